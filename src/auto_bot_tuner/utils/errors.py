@@ -1,0 +1,19 @@
+"""Errors that a person can mend: one line with the cause and the cure.
+
+The command line prints the message alone (no traceback without `--debug`) and exits with `exit_code`.
+Anything else that escapes is a bug of ours, and looks like one.
+"""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """The work failed for a reason outside this code. The message says what is wrong and what to do."""
+
+    exit_code = 1
+
+
+class UsageError(UserError):
+    """The command, the config or the arguments are wrong: nothing was started."""
+
+    exit_code = 2
