@@ -17,3 +17,11 @@ class UsageError(UserError):
     """The command, the config or the arguments are wrong: nothing was started."""
 
     exit_code = 2
+
+
+class Interrupted(UserError):
+    """Ctrl-C (130) or SIGTERM (143) stopped the run; the message says how to go on."""
+
+    def __init__(self, message: str, exit_code: int = 130) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -1,0 +1,139 @@
+r"""From hidden states to log-probabilities: the one place, and the one that decides speed and memory.
+
+The plain way computes logits for every position, (B, T, V) floats. For 8 rows of 512 tokens and GPT-2's 50,257 words
+that is 0.8 GB, three times over (logits, softmax, gradient), and most of them belong to prompt and padding, which
+nobody trains. Two ideas remove this, and `sft/loss.py`'s formula stays equal to 1e-6 (tested):
+
+1. *Logits only where a token is trained*: choose the hidden states first, multiply by the head afterwards.
+2. *Loss by chunks, gradient in the same sweep*: the gradient of a sum of negative log-likelihoods is known in closed
+   form, softmax minus one-hot, so each chunk's logits are used for both and thrown away.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from auto_bot_tuner.sft.loss import IGNORE_INDEX
+
+# Logits that exist at one time. On a CPU a chunk that stays in the cache is fastest; on a GPU, one that fills it.
+CHUNK_LOGITS_CPU = 2**21
+CHUNK_LOGITS_GPU = 2**27
+
+
+def gather_logprobs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """log pi(target) in float32, whatever the logits' type: (…, V), (…) -> (…)."""
+    logits = logits.float()
+    return logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(dim=-1)
+
+
+class SummedNLL(torch.autograd.Function):
+    r"""$\sum_t -\log \text{softmax}(W h_t)_{y_t}$ with its gradient, a chunk of tokens at a time.
+
+    With $p = \text{softmax}(W h_t)$ and $e_y$ the one-hot vector of the target:
+    $\partial / \partial h_t = W^\top (p - e_y)$ and $\partial / \partial W = (p - e_y)\, h_t^\top$.
+    Both are ready before `backward` is called; the upstream gradient of a scalar only scales them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, with_gradient: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """hidden (N, H), weight (V, H), targets (N,) -> the sum of NLL, and how many targets ranked first."""
+        budget = CHUNK_LOGITS_GPU if hidden.is_cuda else CHUNK_LOGITS_CPU
+        chunk_size = max(1, budget // weight.shape[0])
+        hidden_gradient = torch.empty_like(hidden) if with_gradient else None
+        # Accumulated in float32: rounding each chunk's share to bfloat16 would bias long runs.
+        weight_gradient = torch.zeros_like(weight, dtype=torch.float32) if with_gradient and weight.requires_grad else None
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        correct = torch.zeros((), dtype=torch.long, device=hidden.device)
+        for start in range(0, len(targets), chunk_size):
+            chunk = slice(start, start + chunk_size)
+            h, y = hidden[chunk], targets[chunk].unsqueeze(-1)  # (C, H), (C, 1)
+            logits = (h @ weight.t()).float()  # (C, V)
+            correct += (logits.argmax(dim=-1, keepdim=True) == y).sum()
+            normaliser = logits.logsumexp(dim=-1, keepdim=True)  # (C, 1)
+            total += (normaliser - logits.gather(-1, y)).sum()
+            if hidden_gradient is None:
+                continue
+            # p - e_y, in place of the logits, which nobody needs any more.
+            error = logits.sub_(normaliser).exp_().scatter_add_(-1, y, torch.full_like(normaliser, -1.0))
+            hidden_gradient[chunk] = error.to(h.dtype) @ weight
+            if weight_gradient is not None:
+                weight_gradient += error.to(h.dtype).t() @ h
+        ctx.gradients = hidden_gradient, weight_gradient
+        ctx.mark_non_differentiable(correct)
+        return total, correct
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        hidden_gradient, weight_gradient = ctx.gradients
+        return hidden_gradient * upstream, None if weight_gradient is None else weight_gradient * upstream, None, None
+
+
+class CausalNLL(nn.Module):
+    """A causal language model as the loop wants it: token ids and labels in, summed negative log-likelihood out.
+
+    A module of its own because Accelerate's wrappers (DDP, FSDP, autocast) act on `forward`: what happens
+    outside of it would not be synchronised between processes.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.head_is_plain: bool | None = None  # found out at the first batch
+
+    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """input_ids, labels (B, T), right-padded -> sum of NLL over trained tokens, number of them ranked first."""
+        if self.head_is_plain is None:
+            self.head_is_plain = head_is_plain(self.model, input_ids[:1, :8])
+        # The token at t + 1 is predicted from position t, and only where it is trained.
+        trained = labels[:, 1:] != IGNORE_INDEX  # (B, T-1)
+        targets = labels[:, 1:][trained]  # (N,)
+        if not self.head_is_plain:
+            logits = self.model(input_ids=input_ids, use_cache=False).logits[:, :-1][trained]
+            return -gather_logprobs(logits, targets).sum(), (logits.argmax(dim=-1) == targets).sum()
+        hidden = hidden_states(self.model, input_ids)[:, :-1][trained]  # (N, H)
+        return cast(
+            tuple[torch.Tensor, torch.Tensor],
+            SummedNLL.apply(hidden, output_head(self.model).weight, targets, torch.is_grad_enabled()),
+        )
+
+
+def hidden_states(model: nn.Module, input_ids: torch.Tensor) -> torch.Tensor:
+    """The trunk's last hidden states, (B, T) -> (B, T, H), of right-padded rows.
+
+    No attention mask: in a causal model no token looks to its right, so padding on the right is never
+    attended to, and without a mask PyTorch may use its fastest attention.
+    """
+    trunk = causal_model(model).base_model
+    return cast(torch.Tensor, trunk(input_ids=input_ids, use_cache=False).last_hidden_state)
+
+
+def causal_model(model: nn.Module) -> Any:
+    """The transformers model inside, with its adapters where it has any (peft wraps the whole)."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def output_head(model: nn.Module) -> nn.Linear:
+    return cast(nn.Linear, causal_model(model).get_output_embeddings())
+
+
+@torch.no_grad()
+def head_is_plain(model: nn.Module, input_ids: torch.Tensor) -> bool:
+    """Whether logits are just head @ hidden state, asked of the model itself on a few tokens.
+
+    Some architectures scale or cap their logits, some heads have a bias or an adapter. A list of them would
+    be out of date tomorrow; comparing once is always right. Those that differ take the plain, slower way.
+    """
+    head = output_head(model)
+    if type(head) is not nn.Linear or head.bias is not None:
+        return False
+    was_training = model.training
+    model.eval()  # dropout would make the two passes differ
+    expected = model(input_ids=input_ids, use_cache=False).logits
+    found = head(hidden_states(model, input_ids))
+    model.train(was_training)
+    return expected.shape == found.shape and torch.allclose(expected.float(), found.float(), rtol=1e-2, atol=1e-2)
