@@ -1,0 +1,46 @@
+"""The verbs of `python main.py`. Each is a module here with `Arguments` (a dataclass: its flags) and `run(arguments)`.
+
+The command line and the menu call the same `run`. A verb whose flags have layers below them (a preset, a YAML file)
+also has `layers(argv)`: the `Arguments` that those layers give, over which the flags are laid.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+class Verb(NamedTuple):
+    """One command: where its handler lives, and its line in `--help`."""
+
+    module: str
+    help: str
+
+
+VERBS = {
+    "train-sft": Verb("train_sft", "Supervised fine-tuning: a base model learns to answer by imitating answers."),
+    "train-config": Verb("train_config", "Train as a YAML file says; flags win over the file."),
+    "inspect": Verb("inspect_data", "Look at the data token by token, as the trainer gets it."),
+    "chat": Verb("chat", "Talk with a model."),
+    "evaluate": Verb("evaluate", "Measure a model: perplexity, generations, accuracy."),
+    "demo": Verb("demo", "The whole pipeline on the bundled tiny model: no network, no GPU."),
+}
+
+
+def parse(verb: str, argv: Sequence[str]) -> Any:
+    """The `Arguments` of a verb. Its handler is imported here, and nothing heavy before its `run` is called."""
+    from auto_bot_tuner.utils.arguments import parse_arguments
+
+    handler = importlib.import_module(f"commands.{VERBS[verb].module}")
+    layers = handler.layers(argv) if hasattr(handler, "layers") else None
+    return parse_arguments(handler.Arguments, argv, f"python main.py {verb}", layers)
+
+
+def run(verb: str, argv: Sequence[str]) -> None:
+    """Parse `argv` and do the verb's work: all that main.py and the menu need."""
+    arguments = parse(verb, argv)
+    importlib.import_module(f"commands.{VERBS[verb].module}").run(arguments)

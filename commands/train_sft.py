@@ -1,0 +1,70 @@
+"""Supervised fine-tuning as a recipe: rows → model → dataset → trainer → train()."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import field
+from typing import Annotated
+
+import tyro
+from pydantic.dataclasses import dataclass
+
+from auto_bot_tuner.sft.config import SFTConfig
+from auto_bot_tuner.training.config import STRICT
+from auto_bot_tuner.utils.run_config import RunConfig, run_record
+from commands.training import RunArguments, closing_words, describe_run, preset_layers, say
+
+
+@dataclass(config=STRICT, kw_only=True)
+class Arguments(RunArguments):
+    """Supervised fine-tuning (SFT): a base model learns to answer by imitating answers."""
+
+    # Supervised fine-tuning, and nothing else here.
+    method: Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress] = "sft"
+    # The settings of SFT.
+    training: SFTConfig = field(default_factory=SFTConfig)
+
+
+def layers(argv: Sequence[str]) -> Arguments | None:
+    """The preset below the flags."""
+    below = preset_layers("sft", argv)
+    return below and Arguments(model=below.model, dataset=below.dataset, training=below.training)
+
+
+def run(arguments: Arguments) -> None:
+    """Train, or with `--dry-run` show what would be trained."""
+    train(arguments, arguments.dry_run)
+
+
+def train(config: RunConfig, dry_run: bool = False) -> None:
+    """The recipe. `train-config` and the menu come here too.
+
+    Raises:
+        UserError: the data, the model or the run is at fault; the message says how to mend it.
+    """
+    from auto_bot_tuner.data.sources import load_rows  # the imports that take seconds wait for the first real work
+
+    train_rows, eval_rows = load_rows(config.dataset)
+
+    from auto_bot_tuner.sft import InstructionDataset, SFTTrainer, preview_formatted_sample
+    from auto_bot_tuner.utils.model_loading import load_from_config
+
+    model, tokenizer, _ = load_from_config(config.model, dropout=config.training.dropout)
+
+    data = config.dataset
+    as_tokens = {
+        "max_length": data.max_length,
+        "format_type": data.format_type,
+        "system_prompt": data.system_prompt,
+        "train_on_prompt": data.train_on_prompt,
+    }
+    train_dataset = InstructionDataset(train_rows, tokenizer, **as_tokens)
+    eval_dataset = InstructionDataset(eval_rows, tokenizer, **as_tokens) if eval_rows is not None else None
+    say(f"{train_dataset.summary}\n\nRow 0 as the model sees it:\n{preview_formatted_sample(train_dataset, 0)}\n")
+
+    trainer = SFTTrainer(model, tokenizer, train_dataset, eval_dataset, config.training)
+    trainer.run_record = run_record(config)
+    say(describe_run(trainer))
+    if dry_run:
+        return
+    say(closing_words(trainer.train()))

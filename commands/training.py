@@ -1,0 +1,104 @@
+"""What the train verbs share: the layers below their flags, what is said before and after a run, the dry run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from pydantic.dataclasses import dataclass
+
+from auto_bot_tuner.training.config import STRICT
+from auto_bot_tuner.utils.errors import UsageError
+from auto_bot_tuner.utils.run_config import RunConfig, load_run_config
+from commands import CONFIGS
+
+GENERAL_FAMILY = "gpt2"  # its presets serve every model that has none of its own
+
+
+@dataclass(config=STRICT, kw_only=True)
+class RunArguments(RunConfig):
+    """A run, and two flags that concern only the command."""
+
+    # Start from a shipped file, configs/METHOD_MODEL_PRESET.yaml: quick (a look) or standard (a real run). Flags win
+    # over it.
+    preset: Annotated[str, tyro.conf.arg(metavar="quick|standard")] = ""
+    # Show the data, the derived numbers and the trainable weights, then stop.
+    dry_run: bool = False
+
+
+def flags_before(argv: Sequence[str], *names: str, positional: bool = False) -> argparse.Namespace:
+    """A first look at a few flags that decide which file lies below all the others; tyro reads them again later."""
+    look = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in names:
+        look.add_argument(f"--{name}", default="")
+    if positional:
+        look.add_argument("path", nargs="?", default="")
+    try:
+        return look.parse_known_args(list(argv))[0]
+    except argparse.ArgumentError as error:
+        raise UsageError(str(error)) from error
+
+
+def preset_path(method: str, model: str, preset: str) -> Path | None:
+    """The preset's file for this model's family (`tiny`), else the general one; None where no preset is asked for.
+
+    Raises:
+        UsageError: this method has no such preset.
+    """
+    if not preset:
+        return None
+    family = Path(model or GENERAL_FAMILY).name.lower()
+    for candidate in (family, GENERAL_FAMILY):
+        path = CONFIGS / f"{method}_{candidate}_{preset}.yaml"
+        if path.exists():
+            return path
+    names = sorted({path.stem.split("_")[-1] for path in CONFIGS.glob(f"{method}_*_*.yaml")})
+    raise UsageError(f"no preset {preset!r} for {method}: there are {', '.join(names)} (files configs/{method}_*.yaml)")
+
+
+def preset_layers(method: str, argv: Sequence[str]) -> RunConfig | None:
+    """The run that `--preset` in these flags describes, or None without one."""
+    look = flags_before(argv, "preset", "model")
+    path = preset_path(method, look.model, look.preset)
+    return load_run_config(None, preset=path, method=method) if path else None
+
+
+def say(text: str) -> None:
+    """Print once, not once per process of a distributed run."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, flush=True)
+
+
+def describe_run(trainer: Any) -> str:
+    """The numbers that follow from the settings: what a dry run is for."""
+    trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in trainer.model.parameters())
+    warmup = trainer.config.warmup
+    warmup_steps = round(warmup * trainer.total_steps) if warmup < 1 else int(warmup)
+    tokens_per_step = sum(trainer.lengths) / max(len(trainer.lengths), 1) * trainer.rows_per_step
+    batch, accumulation = trainer.config.batch_size, trainer.config.gradient_accumulation_steps
+    rows = f"{trainer.rows_per_step} rows (batch {batch} x accumulation {accumulation} x processes {trainer.processes})"
+    return "\n".join(
+        [
+            f"trained weights  {trainable:,} of {total:,} ({trainable / total:.2%})",
+            f"one step         {rows}, about {tokens_per_step:,.0f} tokens",
+            f"steps            {trainer.total_steps:,} ({trainer.steps_per_epoch:,} per epoch), warm-up {warmup_steps}",
+            f"learning rate    {trainer.learning_rate:g} at its peak, then {trainer.config.lr_schedule}",
+            f"device           {trainer.accelerator.device}, {trainer.config.precision} arithmetic",
+            f"output           {trainer.config.output_dir}",
+        ]
+    )
+
+
+def closing_words(summary: dict[str, Any]) -> str:
+    """What a run came to, and what to do with it."""
+    loss = f", evaluation loss {summary['eval_loss']:.4f}" if "eval_loss" in summary else ""
+    return (
+        f"Trained {summary['steps']:,} steps, {summary['tokens']:,} tokens in {summary['seconds']:.0f} s "
+        f"({summary['tokens_per_second']:,.0f} tokens/s){loss}.\n"
+        f"The model is in {summary['final']}; talk to it: python main.py chat {summary['final']}"
+    )

@@ -1,0 +1,127 @@
+"""auto_bot_tuner from the command line: `python main.py VERB …`, or the menu without a verb.
+
+Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted by Ctrl-C, 143 by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+HERE = Path(__file__).resolve().parent
+VENV_PYTHON = HERE / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+PACKAGES = ("pydantic", "tyro", "torch", "transformers")  # where these are, the rest is
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM outside a training loop (inside one, the loop saves first and says so with `Interrupted`)."""
+
+
+def main(argv: list[str]) -> int:
+    debug = "--debug" in argv
+    argv = [word for word in argv if word != "--debug"]
+    signal.signal(signal.SIGTERM, _terminate)
+    return guarded(lambda: route(argv), debug)
+
+
+def route(argv: list[str]) -> int:
+    """The menu, the help, or a verb's handler."""
+    import commands
+
+    if not argv:
+        return menu()
+    verb, *rest = argv
+    if verb in ("-h", "--help", "help"):
+        print(overview(commands.VERBS))
+    elif verb in commands.VERBS:
+        commands.run(verb, rest)
+    else:
+        near = difflib.get_close_matches(verb, commands.VERBS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(commands.VERBS)}"
+        return complain(f"unknown command {verb!r}: {hint} (python main.py --help)", 2)
+    return 0
+
+
+def menu() -> int:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return complain("the menu needs a terminal; name a command instead: python main.py --help", 2)
+    from src.interactive import main_menu
+
+    main_menu()
+    return 0
+
+
+def overview(verbs: dict[str, tuple[str, str]]) -> str:
+    """The page of `python main.py --help`."""
+    width = max(map(len, verbs)) + 2
+    lines = [f"  {name:{width}}{help_line}" for name, (_, help_line) in verbs.items()]
+    return "\n".join(
+        [
+            "usage: python main.py [COMMAND] [OPTIONS]",
+            "",
+            "Without a command: the interactive menu. Commands:",
+            "",
+            *lines,
+            "",
+            "python main.py COMMAND --help shows every setting with its default.",
+            "--debug, with any command: show the whole traceback of an error.",
+        ]
+    )
+
+
+def guarded(work: Callable[[], int], debug: bool) -> int:
+    """Run `work`; what goes wrong becomes one line on stderr and an exit code."""
+    from auto_bot_tuner.utils.errors import UserError
+
+    try:
+        return work()
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        return complain(str(error), error.exit_code)
+    except Terminated:
+        return complain("terminated", 143)
+    except KeyboardInterrupt:
+        return complain("interrupted", 130)
+    except BrokenPipeError:  # `… | head` has read enough; Python must not complain again while it closes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # the edge of the program: a bug of ours or of a library, in one line all the same
+        if debug:
+            traceback.print_exc()
+        what = " ".join(str(error).split()) or "no message"
+        return complain(f"{type(error).__name__}: {what} (unexpected; --debug shows where)", 1)
+
+
+def complain(message: str, exit_code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return exit_code
+
+
+def _terminate(signal_number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def use_the_environment() -> None:
+    """Go on with .venv's interpreter where this one lacks the packages: nobody should have to activate anything."""
+    if sys.version_info >= (3, 11) and all(importlib.util.find_spec(package) for package in PACKAGES):
+        return
+    if VENV_PYTHON.exists() and Path(sys.prefix).resolve() != VENV_PYTHON.parent.parent.resolve():
+        os.execv(VENV_PYTHON, [str(VENV_PYTHON), *sys.argv])
+    sys.exit(complain("the packages are not installed: run `make install` in the folder of main.py first", 1))
+
+
+if __name__ == "__main__":
+    use_the_environment()
+    import src  # noqa: F401 - the doorway: finds auto_bot_tuner in a checkout that is not installed
+
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,82 @@
+"""YAML for settings: plain mappings only, and nothing is swallowed silently.
+
+Plain YAML lets a key stand twice (the last one wins without a word) and lets a few lines of aliases grow to gigabytes
+in memory. In a file of settings both are accidents or attacks, so both are refused, with the line.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from auto_bot_tuner.utils.errors import UsageError
+
+MAX_BYTES = 1_000_000  # a config is a page; a data set given by mistake should not be parsed for minutes
+
+
+class StrictLoader(yaml.SafeLoader):
+    """SafeLoader (no Python objects) without aliases and without doubled keys."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.constructor.ConstructorError(
+                None, None, "aliases (*name) are not allowed", self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not a word", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        UsageError: no such file, not readable as YAML, empty, no mapping, a doubled key, an alias.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{path} is larger than a config can be ({MAX_BYTES:,} bytes): is it a data file?")
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
+    except FileNotFoundError:
+        raise UsageError(f"no config file {path}{_neighbours(path)}") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not a text file in UTF-8: is it a config?") from error
+    except RecursionError as error:
+        raise UsageError(f"{path} is nested too deeply to be a config") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}{_where(error)}: {_what(error)}") from error
+    if not values:
+        raise UsageError(f"{path} is empty: it needs the sections model, dataset, training (see configs/)")
+    if not isinstance(values, dict):
+        raise UsageError(
+            f"{path} holds a {type(values).__name__}, not sections like `model:` and `training:` (see configs/)"
+        )
+    return values
+
+
+def _where(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f", line {mark.line + 1}" if mark else ""
+
+
+def _what(error: yaml.YAMLError) -> str:
+    return " ".join(str(getattr(error, "problem", None) or error).split())
+
+
+def _neighbours(path: Path) -> str:
+    """The configs that do exist beside the missing one."""
+    names = sorted(file.name for file in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+    return f": {path.parent} holds {', '.join(names)}" if names else ""
