@@ -25,7 +25,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-IGNORE_INDEX = -100  # the label of a token that is read but not trained: the prompt, the padding
+from auto_bot_tuner.data import IGNORE_INDEX
 
 
 def sft_loss(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from auto_bot_tuner.sft.loss import IGNORE_INDEX
+from auto_bot_tuner.data import IGNORE_INDEX
 
 
 @dataclass
@@ -66,7 +66,9 @@ def share_between(cuts: list[list[int]], lengths: Sequence[int], processes: int)
     """
     cuts = [list(cut) for cut in cuts]
     while len(cuts) % processes:
-        largest = max(range(len(cuts)), key=lambda i: (len(cuts[i]) > 1, len(cuts[i]) * max(lengths[r] for r in cuts[i])))
+        largest = max(
+            range(len(cuts)), key=lambda i: (len(cuts[i]) > 1, len(cuts[i]) * max(lengths[r] for r in cuts[i]))
+        )
         if len(cuts[largest]) == 1:
             return cuts + [[]] * (-len(cuts) % processes)
         middle = len(cuts[largest]) // 2

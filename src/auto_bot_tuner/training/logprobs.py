@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from auto_bot_tuner.sft.loss import IGNORE_INDEX
+from auto_bot_tuner.data import IGNORE_INDEX
 
 # Logits that exist at one time. On a CPU a chunk that stays in the cache is fastest; on a GPU, one that fills it.
 CHUNK_LOGITS_CPU = 2**21
@@ -46,7 +46,9 @@ class SummedNLL(torch.autograd.Function):
         chunk_size = max(1, budget // weight.shape[0])
         hidden_gradient = torch.empty_like(hidden) if with_gradient else None
         # Accumulated in float32: rounding each chunk's share to bfloat16 would bias long runs.
-        weight_gradient = torch.zeros_like(weight, dtype=torch.float32) if with_gradient and weight.requires_grad else None
+        weight_gradient = (
+            torch.zeros_like(weight, dtype=torch.float32) if with_gradient and weight.requires_grad else None
+        )
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         correct = torch.zeros((), dtype=torch.long, device=hidden.device)
         for start in range(0, len(targets), chunk_size):
@@ -68,7 +70,7 @@ class SummedNLL(torch.autograd.Function):
         return total, correct
 
     @staticmethod
-    def backward(ctx: Any, upstream: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden_gradient, weight_gradient = ctx.gradients
         return hidden_gradient * upstream, None if weight_gradient is None else weight_gradient * upstream, None, None
 
@@ -108,13 +110,14 @@ def hidden_states(model: nn.Module, input_ids: torch.Tensor) -> torch.Tensor:
     No attention mask: in a causal model no token looks to its right, so padding on the right is never
     attended to, and without a mask PyTorch may use its fastest attention.
     """
-    trunk = causal_model(model).base_model
+    trunk: Any = causal_model(model).base_model
     return cast(torch.Tensor, trunk(input_ids=input_ids, use_cache=False).last_hidden_state)
 
 
 def causal_model(model: nn.Module) -> Any:
     """The transformers model inside, with its adapters where it has any (peft wraps the whole)."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    wrapped: Any = model
+    return wrapped.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def output_head(model: nn.Module) -> nn.Linear:
@@ -128,7 +131,7 @@ def head_is_plain(model: nn.Module, input_ids: torch.Tensor) -> bool:
     Some architectures scale or cap their logits, some heads have a bias or an adapter. A list of them would
     be out of date tomorrow; comparing once is always right. Those that differ take the plain, slower way.
     """
-    head = output_head(model)
+    head: Any = output_head(model)
     if type(head) is not nn.Linear or head.bias is not None:
         return False
     was_training = model.training

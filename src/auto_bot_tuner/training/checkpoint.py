@@ -1,0 +1,112 @@
+"""What must be saved so that a resumed run gives the bits of an uninterrupted one.
+
+    weights       the model or its adapter, as a Hugging Face folder (safetensors), with the tokenizer
+    optimizer     AdamW's two averages per weight, by the weight's name (optimizer.safetensors)
+    randomness    the generator of every process (rng-R.safetensors): dropout and noise go on where they were
+    state         step, best evaluation, loss scale (trainer_state.json)
+
+The position in the data and the learning rate are functions of the step and need no saving. Nothing is pickled:
+a checkpoint from a stranger can be opened without running a stranger's code.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils import gather_object
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from auto_bot_tuner.training.run_folder import STATE_FILE, checkpoints, file_sizes, prune, written_aside
+from auto_bot_tuner.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from auto_bot_tuner.training.loop import Trainer
+
+
+def save_checkpoint(trainer: Trainer) -> Path:
+    """Write checkpoint-N for the step just finished, then delete those that `save_total_limit` no longer keeps."""
+    run, state = Path(trainer.config.output_dir), trainer.state
+    target = run / f"checkpoint-{state.step}"
+    rngs = gather_object([rng_state()])  # every process takes part
+    if trainer.is_main and target not in checkpoints(run):
+        with written_aside(target) as folder:
+            trainer.save_weights(folder)
+            save_file(optimizer_tensors(trainer), folder / "optimizer.safetensors")
+            for rank, rng in enumerate(rngs):
+                save_file(rng, folder / f"rng-{rank}.safetensors")
+            record = {**state.as_dict(), **trainer.extra_state(), "files": file_sizes(folder)}
+            (folder / STATE_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+        prune(run, trainer.config.save_total_limit, state.best_step)
+    trainer.accelerator.wait_for_everyone()
+    return target
+
+
+def load_checkpoint(trainer: Trainer, folder: Path) -> None:
+    """Put weights, optimiser, randomness and state of `folder` into the trainer.
+
+    Raises:
+        UserError: the folder was saved by a run that cannot be continued by this one, or cannot be read.
+    """
+    try:
+        record = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        check_same_run(trainer, record, folder)
+        trainer.load_weights(folder)
+        restore_optimizer(trainer, load_file(folder / "optimizer.safetensors"))
+        trainer.load_extra_state(record)
+        trainer.state.restore(record)
+        rng = folder / f"rng-{trainer.rank}.safetensors"
+        if rng.exists():  # another number of processes: the data order holds, dropout's noise is new
+            set_rng_state(load_file(rng))
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"cannot resume from {folder} ({error}): delete that folder and resume from the one before"
+        ) from error
+
+
+def check_same_run(trainer: Trainer, record: dict[str, Any], folder: Path) -> None:
+    """The data position is a function of the step only while rows and rows per step stay what they were."""
+    for name, now in trainer.state.shape.items():
+        before = record["shape"].get(name)
+        if before != now:
+            raise UserError(
+                f"cannot resume from {folder}: {name} was {before} and is {now} now; resume with the settings of the "
+                "first start, or start anew from these weights with --model and another --output-dir"
+            )
+
+
+def optimizer_tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """AdamW's state as {"weight's name|exp_avg": tensor, …}."""
+    state = trainer.optimizer.state
+    return {
+        f"{name}|{key}": torch.as_tensor(value).detach().cpu().contiguous()
+        for name, parameter in trainer.trained_parameters().items()
+        for key, value in state.get(parameter, {}).items()
+    }
+
+
+def restore_optimizer(trainer: Trainer, tensors: dict[str, torch.Tensor]) -> None:
+    parameters = trainer.trained_parameters()
+    for label, tensor in tensors.items():
+        name, key = label.rsplit("|", 1)
+        parameter = parameters[name]
+        # AdamW keeps its step counter on the CPU unless it is fused on a GPU: it is moved on demand there.
+        device = parameter.device if key != "step" or parameter.is_cuda else "cpu"
+        trainer.optimizer.state[parameter][key] = tensor.to(device)
+
+
+def rng_state() -> dict[str, torch.Tensor]:
+    """This process's generators."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_rng_state(state: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

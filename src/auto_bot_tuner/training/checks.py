@@ -1,0 +1,90 @@
+"""Checks before and at the first step: a run that cannot work stops in seconds, with the cause and the cure."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from auto_bot_tuner.data import IGNORE_INDEX
+from auto_bot_tuner.utils.errors import UserError
+
+CHECKED_ROWS = 200  # enough to find a mistake that concerns all rows, few enough to cost nothing
+
+
+def check_rows(dataset: Any, vocabulary: int) -> None:
+    """There is something to learn, it includes stopping, and every id has an embedding.
+
+    Raises:
+        UserError: one of these does not hold.
+    """
+    if len(dataset) == 0:
+        raise UserError("the training set is empty: check --dataset, --split and --max-samples")
+    rows = [dataset[i] for i in range(min(len(dataset), CHECKED_ROWS))]
+    trained = [row["labels"][1:][row["labels"][1:] != IGNORE_INDEX] for row in rows]
+    if not any(len(labels) for labels in trained):
+        raise UserError(
+            "no trained token in the first rows: every label is -100; look at one with: python main.py inspect"
+        )
+    largest = max(int(row["input_ids"].max()) for row in rows)
+    if largest >= vocabulary:
+        raise UserError(
+            f"token id {largest} has no embedding (the model knows {vocabulary}): "
+            "the rows were tokenised with another model's tokenizer"
+        )
+    # A data set that knows its stop tokens has responses that end with them, unless every one of them was cut.
+    stops = getattr(dataset, "stop_token_ids", ())
+    if stops and not any(int(stop) in labels.tolist() for labels in trained for stop in stops):
+        raise UserError(
+            "no end token is trained, so the model would never learn to stop: all rows are cut; raise --max-length"
+        )
+
+
+def check_disk(folder: Path, model: nn.Module) -> None:
+    """Room for one checkpoint: weights, and two float32 averages per trained weight, half as much again for luck."""
+    trained = sum(p.numel() * 4 for p in model.parameters() if p.requires_grad)
+    need = int(1.5 * 3 * trained)
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        raise UserError(
+            f"a checkpoint needs about {need / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB free: "
+            "free some space or choose another --output-dir"
+        )
+
+
+def check_finite(loss: float, grad_norm: float, step: int, rows: list[int], lr: float) -> None:
+    """The first loss or gradient that is not a number stops the run, before the optimiser spreads it."""
+    for name, value in (("loss", loss), ("gradient norm", grad_norm)):
+        if value != value or value in (float("inf"), float("-inf")):
+            raise UserError(
+                f"the {name} is {value} in step {step + 1} (rows {rows[:4]}…, learning rate {lr:.2g}); nothing was "
+                "saved after it. Try a smaller --learning-rate, or --precision fp32"
+            )
+
+
+class MoveCheck:
+    """Whether the first step moved anything: frozen weights and lost gradients look like training otherwise."""
+
+    def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
+        self.name: str
+        self.parameter: nn.Parameter | None
+        self.name, self.parameter = max(
+            ((name, p) for name, p in parameters.items() if p.grad is not None),
+            key=lambda item: float(item[1].grad.norm()),  # type: ignore[union-attr]
+            default=("", None),
+        )
+        self.before = None if self.parameter is None else self.parameter.detach().clone()
+
+    def check(self) -> None:
+        if self.parameter is None or self.before is None:
+            raise UserError(
+                "no weight has a gradient: every parameter is frozen; train an adapter (--lora) or unfreeze some"
+            )
+        if torch.equal(self.before, self.parameter.detach()):
+            raise UserError(
+                f"the first step moved nothing (not even {self.name}): the loss does not depend on the weights, "
+                "or the learning rate is too small for their type"
+            )

@@ -1,0 +1,62 @@
+"""final/: the trained model as others will use it, with a card that says where it comes from."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from auto_bot_tuner.training.logprobs import causal_model
+from auto_bot_tuner.training.progress import number
+from auto_bot_tuner.utils.saving import is_adapted, save_for_users
+
+if TYPE_CHECKING:
+    from auto_bot_tuner.training.loop import Trainer
+
+LIBRARIES = ("torch", "transformers", "peft", "datasets", "accelerate")
+
+
+def save_final(trainer: Trainer, folder: Path, metrics: dict[str, float]) -> None:
+    """Write `folder` whole or not at all: a Hugging Face folder that transformers and peft load as it is.
+
+    Raises:
+        UserError: it could not be written; a `final/` that stood there before stands there still.
+    """
+
+    def write_card(aside: Path) -> None:
+        (aside / "README.md").write_text(model_card(trainer, metrics), encoding="utf-8")
+
+    save_for_users(trainer.model, trainer.tokenizer, folder, write_card)
+
+
+def model_card(trainer: Trainer, metrics: dict[str, float]) -> str:
+    """README.md: lineage, data, settings, evaluation, versions; the front matter is the hub's."""
+    base, config = causal_model(trainer.model).config._name_or_path or "a model without a name", trainer.config
+    method = type(config).__name__.removesuffix("Config")
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    settings = {name: getattr(config, name) for name in config.__dataclass_fields__}
+    data = getattr(trainer.train_dataset, "summary", None)
+    evaluation = "".join(
+        f"| {name} | {number(value)} |\n" for name, value in metrics.items() if name.startswith("eval_")
+    )
+    return f"""---
+base_model: {base}
+library_name: {"peft" if is_adapted(trainer.model) else "transformers"}
+tags: [{method.lower()}, auto_bot_tuner]
+---
+# {base} after {method}
+
+Trained from `{base}` by {method} with auto_bot_tuner: {trainer.state.step} steps, {trainer.state.tokens} tokens.
+
+**Data.** {data if data is not None else f"{len(trainer.train_dataset)} rows"}
+
+| evaluation | value |
+|---|---|
+{evaluation or "| none | |" + chr(10)}
+## Settings
+```json
+{json.dumps(settings, indent=1, default=str)}
+```
+Versions: {", ".join(f"{name} {version}" for name, version in versions.items())}.
+"""

@@ -1,0 +1,283 @@
+r"""The one optimisation loop: draw a batch, turn it into a scalar, step downhill.
+
+Two things differ between methods, and a method's `trainer.py` says just those: where batches come from (`batches`)
+and what a batch is worth (`compute_loss`). All else is here, once.
+
+One optimiser step takes a *list* of micro-batches and follows
+
+    $$ g = \sum_i \frac{w_i}{W} \nabla L_i, \qquad W = \sum_i w_i $$
+
+where $L_i$ is the mean loss of micro-batch i and $w_i$ its trained tokens (or pairs), W summed over all processes. So
+the gradient is that of the mean over *all* trained tokens of the step, however they were cut: 8 x 1 == 4 x 2 ==
+1 x 8 == two processes. (The usual `loss / accumulation_steps` lets a micro-batch of ten tokens weigh as much as one of
+a thousand.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from auto_bot_tuner.training import checks, engine, run
+from auto_bot_tuner.training.batching import (
+    Batch,
+    collate,
+    cut_by_tokens,
+    epoch_order,
+    in_order,
+    row_lengths,
+    share_between,
+)
+from auto_bot_tuner.training.config import TrainingConfig
+from auto_bot_tuner.training.events import Callback
+from auto_bot_tuner.training.interrupt import stop_requests
+from auto_bot_tuner.training.logprobs import CausalNLL, output_head
+from auto_bot_tuner.training.optim import build_optimizer, learning_rate_at
+from auto_bot_tuner.training.state import TrainingState
+from auto_bot_tuner.training.weights import load_weights
+from auto_bot_tuner.utils import saving
+from auto_bot_tuner.utils.errors import UserError
+
+
+class Trainer:
+    """The loop. A method's trainer inherits it and says what a batch is worth."""
+
+    Config: ClassVar[type[TrainingConfig]] = TrainingConfig
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        train_dataset: Any,
+        eval_dataset: Any = None,
+        config: TrainingConfig | None = None,
+        callbacks: Sequence[Callback] | None = None,
+    ) -> None:
+        """Nothing is computed yet: `train()` and `evaluate()` do the work.
+
+        Args:
+            model: a transformers or peft causal language model; what requires a gradient is trained, in float32.
+            tokenizer: its tokenizer, saved with every checkpoint.
+            train_dataset: `dataset[i]` gives 1-D long tensors `input_ids` and `labels`, unpadded.
+            eval_dataset: likewise; without one nothing is evaluated.
+            config: the settings; the defaults where None.
+            callbacks: each is called with every `Event`.
+        """
+        self.model, self.tokenizer = model, tokenizer
+        self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
+        self.config = config if config is not None else self.Config()
+        self.callbacks = list(callbacks or [])
+        self.lengths = row_lengths(train_dataset)
+        self.accelerator = engine.build_accelerator(self.config, model)
+        engine.prepare_model(model, self.config)
+        # What Accelerate runs: a module whose forward is the whole computation of a batch.
+        self.module = engine.wrap(self.accelerator, self.build_module())
+        self.optimizer = self.accelerator.prepare(build_optimizer(model.named_parameters(), self.config))
+        shape = {"rows": len(self.lengths), "rows_per_step": self.rows_per_step, "seed": self.config.seed}
+        self.state = TrainingState(shape=shape)
+
+    # ---- what a method says ----
+
+    def build_module(self) -> nn.Module:
+        """The module that `compute_loss` calls."""
+        return CausalNLL(self.model)
+
+    def compute_loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The mean loss of a micro-batch over its weight, and metrics that are means over it too."""
+        raise NotImplementedError
+
+    def describe(self, means: dict[str, float]) -> dict[str, float]:
+        """The metrics to report, from the means over all micro-batches."""
+        return means
+
+    def batches(self) -> Iterator[list[Batch]]:
+        """For each optimiser step from the present one on: the micro-batches of this process."""
+        while self.state.step < self.total_steps:
+            epoch, index = divmod(self.state.step, self.steps_per_epoch)
+            order = epoch_order(len(self.lengths), self.config.seed, epoch)
+            rows = order[index * self.rows_per_step : (index + 1) * self.rows_per_step]
+            cuts = share_between(cut_by_tokens(rows, self.lengths, self.token_budget), self.lengths, self.processes)
+            yield [collate(self.train_dataset, cut) for cut in cuts[self.rank :: self.processes]]
+
+    # ---- the loop ----
+
+    def train(self) -> dict[str, Any]:
+        """Train from the start or, with `config.resume`, from the newest checkpoint.
+
+        Returns:
+            A summary: `steps`, `tokens`, `seconds`, `tokens_per_second`, the last metrics and evaluation, and `final`,
+            the folder of the trained model.
+
+        Raises:
+            UserError: the run cannot work, diverged, or could not save.
+            Interrupted: Ctrl-C or SIGTERM, after a checkpoint was saved.
+        """
+        with stop_requests() as stop, run.Run(self) as this_run:
+            started, tokens_before = time.perf_counter(), self.state.tokens
+            if self.state.step == 0:
+                checks.check_rows(self.train_dataset, output_head(self.model).weight.shape[0])
+                this_run.evaluate()  # the baseline; and if evaluation fails, it fails now
+            for micro_batches in self.batches():
+                metrics = self.update(micro_batches)
+                this_run.note_update(metrics)
+                if self.is_due(self.config.eval_steps) and self.state.step < self.total_steps:
+                    this_run.evaluate()
+                if self.is_due(self.config.save_steps):
+                    this_run.save()
+                if self.on_any_process(bool(stop)):
+                    this_run.interrupt(stop.exit_code)
+                if this_run.is_stale():
+                    break
+            summary = this_run.finish()
+        seconds, tokens = time.perf_counter() - started, self.state.tokens - tokens_before
+        return summary | {"seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds}
+
+    def update(self, micro_batches: list[Batch]) -> dict[str, float] | None:
+        """One optimiser step over its micro-batches. Returns the metrics since the last log, where one is due."""
+        started = time.perf_counter()
+        self.module.train()
+        weight, tokens = self.total([sum(b.weight for b in micro_batches), sum(b.tokens for b in micro_batches)])
+        sums: dict[str, torch.Tensor] = {}
+        for batch in micro_batches:
+            # Processes exchange gradients once, with the last micro-batch.
+            is_last = batch is micro_batches[-1]
+            with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.module):
+                loss, metrics = self.compute_loss(batch.to(self.accelerator.device))
+                # w_i / W of the gradient. DDP takes the mean over processes where a sum is meant: give it back.
+                self.accelerator.backward(loss * (batch.weight / weight * self.processes))
+            for name, value in {"loss": loss, **metrics}.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() * batch.weight
+
+        totals = dict(zip(sums, self.total(torch.stack([v.float() for v in sums.values()]).tolist()), strict=True))
+        grad_norm, lr = self.step_downhill(totals["loss"] / weight, micro_batches)
+        self.state.note_step({"weight": weight, **totals}, int(tokens), time.perf_counter() - started)
+        if not (self.is_due(self.config.logging_steps) or self.state.step in (1, self.total_steps)):
+            return None
+        progress = {"grad_norm": grad_norm, "learning_rate": lr, "epoch": self.state.step / self.steps_per_epoch}
+        return {**self.describe(self.state.close_window()), **progress}
+
+    def step_downhill(self, loss: float, micro_batches: list[Batch]) -> tuple[float, float]:
+        """Clip the gradient, set the learning rate, step. Returns the gradient's norm and the learning rate.
+
+        The norm is that before clipping: the number to watch.
+        """
+        lr = self.peak_learning_rate * learning_rate_at(
+            self.state.step, self.total_steps, self.config.warmup, self.config.lr_schedule
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        parameters = self.trained_parameters()
+        norm = float(self.accelerator.clip_grad_norm_(list(parameters.values()), self.config.max_grad_norm or math.inf))
+        # fp16's loss scale is found by overflowing: there a gradient may be infinite, and its step is skipped.
+        norm_to_check = 0.0 if self.accelerator.scaler is not None else norm
+        rows = [row for batch in micro_batches for row in batch.rows]
+        checks.check_finite(loss, norm_to_check, self.state.step, rows, lr)
+        first_move = checks.MoveCheck(parameters) if self.state.step == 0 else None
+        self.optimizer.step()
+        if first_move is not None and not self.accelerator.optimizer_step_was_skipped:
+            first_move.check()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm, lr
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Metrics over the evaluation rows, each a mean over all their trained tokens, with the prefix `eval_`.
+
+        Raises:
+            UserError: there is no evaluation data.
+        """
+        if self.eval_dataset is None:
+            raise UserError("there is no evaluation data: give the trainer an eval_dataset")
+        self.module.eval()
+        lengths = row_lengths(self.eval_dataset)
+        sums: dict[str, float] = {}
+        weight = 0.0
+        for batch in in_order(self.eval_dataset, lengths, self.config.eval_batch_size, self.processes, self.rank):
+            loss, metrics = self.compute_loss(batch.to(self.accelerator.device))
+            weight += batch.weight
+            for name, value in {"loss": loss, **metrics}.items():
+                sums[name] = sums.get(name, 0.0) + value.item() * batch.weight
+        *totals, weight = self.total([*sums.values(), weight])
+        means = self.describe({name: value / weight for name, value in zip(sums, totals, strict=True)})
+        return {f"eval_{name}": value for name, value in means.items()}
+
+    # ---- numbers that follow from the settings ----
+
+    @property
+    def rows_per_step(self) -> int:
+        return self.config.batch_size * self.config.gradient_accumulation_steps * self.processes
+
+    @property
+    def steps_per_epoch(self) -> int:
+        # The last, shorter step of an epoch is taken too, and weighs what it holds.
+        return math.ceil(len(self.lengths) / self.rows_per_step)
+
+    @property
+    def total_steps(self) -> int:
+        by_epochs = math.ceil(self.config.num_epochs * self.steps_per_epoch)
+        return min(by_epochs, self.config.max_steps) if self.config.max_steps else by_epochs
+
+    @property
+    def token_budget(self) -> int:
+        if self.config.micro_batch_tokens:
+            return self.config.micro_batch_tokens
+        # On a CPU small passes stay in the cache. On a GPU large ones keep it busy, up to what the user allowed.
+        return 2048 if self.accelerator.device.type == "cpu" else self.config.batch_size * max(self.lengths)
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """As set, else by what is trained."""
+        if self.config.learning_rate is not None:
+            return self.config.learning_rate
+        return self.config.LORA_LEARNING_RATE if saving.is_adapted(self.model) else self.config.FULL_LEARNING_RATE
+
+    def is_due(self, every: int) -> bool:
+        return every > 0 and self.state.step % every == 0
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    # ---- several processes ----
+
+    @property
+    def processes(self) -> int:
+        return int(self.accelerator.num_processes)
+
+    @property
+    def rank(self) -> int:
+        return int(self.accelerator.process_index)
+
+    @property
+    def is_main(self) -> bool:
+        return bool(self.accelerator.is_main_process)
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """Sums over all processes."""
+        return engine.total(self.accelerator, list(values))
+
+    def on_any_process(self, claim: bool) -> bool:
+        return self.total([float(claim)])[0] > 0
+
+    # ---- what a checkpoint holds ----
+
+    def save_weights(self, folder: Path) -> None:
+        """A Hugging Face folder that `chat`, `evaluate` and `--model` open like any other."""
+        saving.save_weights(self.model, self.tokenizer, folder)
+
+    def load_weights(self, folder: Path) -> None:
+        load_weights(self.model, folder)
+
+    def extra_state(self) -> dict[str, Any]:
+        """More for trainer_state.json: here fp16's loss scale, in other methods what they carry from step to step."""
+        return {"loss_scale": self.accelerator.scaler.state_dict()} if self.accelerator.scaler is not None else {}
+
+    def load_extra_state(self, record: dict[str, Any]) -> None:
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(record["loss_scale"])

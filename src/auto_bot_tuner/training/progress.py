@@ -1,0 +1,80 @@
+"""What a person sees while a run goes: a live line with time left and speed, and the numbers worth a look."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from auto_bot_tuner.training.events import Event
+
+# Shown in this order where a method reports them; the rest is in metrics.jsonl.
+WORTH_A_LOOK = ("loss", "accuracy", "reward_margin", "reward", "kl", "learning_rate", "grad_norm", "tokens_per_second")
+
+
+class ProgressLine:
+    """A live progress line on a terminal; elsewhere (a file, a notebook, CI) one plain line per log."""
+
+    def __init__(self, total_steps: int, done_steps: int, console: Console | None = None) -> None:
+        self.console = console or Console()
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.progress.add_task("training", total=total_steps, completed=done_steps, numbers="")
+
+    def __call__(self, event: Event) -> None:
+        if event.name == "start":
+            self.progress.start()
+        elif event.name == "step":
+            self.progress.update(self.task, completed=event.step)
+        elif event.name == "log":
+            numbers = readable(event.metrics)
+            self.progress.update(self.task, completed=event.step, numbers=numbers)
+            if not self.console.is_terminal:
+                self.console.print(f"step {event.step}/{self.progress.tasks[0].total:.0f}  {numbers}", soft_wrap=True)
+        elif event.name == "evaluate":
+            self.console.print(f"[bold]step {event.step}[/]  {readable(event.metrics)}", soft_wrap=True)
+        elif event.name == "samples":
+            for sample in event.metrics["samples"]:
+                self.show_sample(sample)
+        elif event.name == "save":
+            self.console.print(f"[dim]saved {escape(str(event.metrics['path']))}[/]", soft_wrap=True)
+        elif event.name == "end":
+            self.stop()
+
+    def show_sample(self, sample: dict[str, object]) -> None:
+        """One prompt and its answer on two lines. Model output is data: no markup, no control codes."""
+        end = "[green]■[/]" if sample["ended"] else "[red]… (did not stop)[/]"
+        self.console.print(
+            f"  [dim]{one_line(sample['prompt'])}[/]\n  → {one_line(sample['response'])} {end}", soft_wrap=True
+        )
+
+    def stop(self) -> None:
+        self.progress.stop()
+
+
+def readable(metrics: dict[str, float]) -> str:
+    """The numbers worth a look, without their eval_ prefix's repetition: `loss 1.234  accuracy 0.567`."""
+    names = [name for name in (*WORTH_A_LOOK, *(f"eval_{name}" for name in WORTH_A_LOOK)) if name in metrics]
+    names += [name for name in ("eval_perplexity",) if name in metrics]
+    return "  ".join(f"{name} {number(metrics[name])}" for name in names)
+
+
+def number(value: float) -> str:
+    """Four significant digits: 0.1234, 1234, 2e-05."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def one_line(text: object, width: int = 160) -> str:
+    """Text as one printable line: newlines and control characters (they could drive the terminal) become marks."""
+    flat = "".join("⏎" if c == "\n" else c if c.isprintable() else "�" for c in str(text).strip())
+    return escape(flat if len(flat) <= width else flat[: width - 1] + "…")

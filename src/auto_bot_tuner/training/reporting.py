@@ -1,0 +1,86 @@
+"""Where events go: metrics.jsonl and samples.jsonl always, TensorBoard by default, W&B and trackio on request.
+
+Each reporter is a callable that takes an `Event`, like any callback of a user's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+from auto_bot_tuner.training.config import TrainingConfig
+from auto_bot_tuner.training.events import Callback, Event
+from auto_bot_tuner.utils.errors import UserError
+
+
+def build_reporters(config: TrainingConfig, resumed_at: int) -> list[Callback]:
+    """The reporters that the config asks for; logs after `resumed_at` have been cut already."""
+    makers = {"tensorboard": tensorboard_reporter, "wandb": wandb_reporter, "trackio": wandb_reporter}
+    folder = Path(config.output_dir)
+    return [jsonl_reporter(folder)] + [makers[name](name, folder, resumed_at) for name in config.report_to]
+
+
+def jsonl_reporter(folder: Path) -> Callback:
+    """One JSON object per logged step and per evaluation; samples go to a file of their own."""
+
+    def report(event: Event) -> None:
+        if event.name in ("log", "evaluate"):
+            append_line(folder / "metrics.jsonl", {"step": event.step, **event.metrics})
+        elif event.name == "samples":
+            for sample in event.metrics["samples"]:
+                append_line(folder / "samples.jsonl", {"step": event.step, **sample})
+
+    return report
+
+
+def append_line(path: Path, record: dict[str, Any]) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}): make room there, then --resume") from error
+
+
+def tensorboard_reporter(_: str, folder: Path, resumed_at: int) -> Callback:
+    """`tensorboard --logdir checkpoints` shows the curves."""
+    from torch.utils.tensorboard import SummaryWriter  # 2 s of import that only a run pays
+
+    # purge_step hides what an interrupted run wrote after its last checkpoint.
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at + 1 if resumed_at else None)
+
+    def report(event: Event) -> None:
+        if event.name in ("log", "evaluate"):
+            for name, value in event.metrics.items():
+                writer.add_scalar(
+                    name.replace("eval_", "eval/", 1) if name.startswith("eval_") else f"train/{name}",
+                    value,
+                    event.step,
+                )
+        elif event.name == "samples":
+            for i, sample in enumerate(event.metrics["samples"]):
+                writer.add_text(f"sample/{i}", f"**{sample['prompt']}**\n\n{sample['response']}", event.step)
+        if event.name in ("evaluate", "end"):
+            writer.flush()
+
+    return report
+
+
+def wandb_reporter(name: str, folder: Path, resumed_at: int) -> Callback:
+    """Weights & Biases, and trackio, which has the same three functions."""
+    try:
+        library: Any = importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"report_to names {name}, which is not installed: uv pip install {name}, or leave it out"
+        ) from error
+    library.init(project="auto_bot_tuner", name=folder.name, **({"resume": "allow"} if resumed_at else {}))
+
+    def report(event: Event) -> None:
+        if event.name in ("log", "evaluate"):
+            library.log(event.metrics, step=event.step)
+        elif event.name == "end":
+            library.finish()
+
+    return report

@@ -1,0 +1,111 @@
+"""One run of a trainer: its folder, reporters, evaluations, samples and saves. The loop says when; this does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from auto_bot_tuner.training import checks
+from auto_bot_tuner.training.checkpoint import load_checkpoint, save_checkpoint
+from auto_bot_tuner.training.events import Event, EventName
+from auto_bot_tuner.training.final import save_final
+from auto_bot_tuner.training.progress import ProgressLine
+from auto_bot_tuner.training.reporting import build_reporters
+from auto_bot_tuner.training.run_folder import cut_logs, open_run_folder
+from auto_bot_tuner.training.samples import sample_responses
+from auto_bot_tuner.utils.errors import Interrupted
+
+if TYPE_CHECKING:
+    from auto_bot_tuner.training.loop import Trainer
+
+
+class Run:
+    """A context manager: opens the folder (or resumes from it), and closes the reporters however the run ends."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer, self.config = trainer, trainer.config
+        self.folder = Path(trainer.config.output_dir)
+        self.reporters: list[Callable[[Event], None]] = []
+        self.metrics: dict[str, float] = {}
+        self.evaluation: dict[str, float] = {}
+
+    def __enter__(self) -> Run:
+        trainer = self.trainer
+        # The main process makes the folder; the others look at it afterwards.
+        with trainer.accelerator.main_process_first():
+            checkpoint = open_run_folder(self.config, trainer.is_main)
+        if checkpoint is not None:
+            load_checkpoint(trainer, checkpoint)
+        if trainer.is_main:
+            cut_logs(self.folder, trainer.state.step)
+            checks.check_disk(self.folder, trainer.model)
+            self.reporters = build_reporters(self.config, trainer.state.step)
+            self.progress = ProgressLine(trainer.total_steps, trainer.state.step)
+            self.reporters += [self.progress, *trainer.callbacks]
+        self.emit("start", {})
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.trainer.is_main:
+            self.progress.stop()
+
+    def emit(self, name: EventName, metrics: dict[str, Any]) -> None:
+        for report in self.reporters:
+            report(Event(name, self.trainer.state.step, metrics, self.trainer))
+
+    def note_update(self, metrics: dict[str, float] | None) -> None:
+        self.emit("step", {})
+        if metrics is not None:
+            self.metrics = metrics
+            self.emit("log", metrics)
+
+    def evaluate(self) -> None:
+        """Evaluate, write samples, and keep the weights where they are the best so far."""
+        self.trainer.state.evaluated_step = self.trainer.state.step
+        if self.trainer.eval_dataset is not None:
+            self.evaluation = self.trainer.evaluate()
+            self.emit("evaluate", self.evaluation)
+            is_best = self.trainer.state.note_evaluation(self.evaluation["eval_loss"])
+            if is_best and self.config.keep_best:
+                self.save()
+        if self.trainer.is_main:
+            samples = sample_responses(self.trainer)
+            if samples:
+                self.emit("samples", {"samples": samples})
+        self.trainer.accelerator.wait_for_everyone()
+
+    def is_stale(self) -> bool:
+        patience = self.config.early_stopping_patience
+        return patience > 0 and self.trainer.state.evaluations_since_best >= patience
+
+    def save(self) -> Path:
+        path = save_checkpoint(self.trainer)
+        self.emit("save", {"path": str(path)})
+        return path
+
+    def interrupt(self, exit_code: int) -> NoReturn:
+        path = self.save()
+        raise Interrupted(
+            f"stopped after step {self.trainer.state.step} of {self.trainer.total_steps}, saved {path}; "
+            "go on with the same command and --resume",
+            exit_code,
+        )
+
+    def finish(self) -> dict[str, Any]:
+        """The last evaluation, then final/: the last weights, or the best ones where they were kept."""
+        state = self.trainer.state
+        if state.evaluated_step != state.step:
+            self.evaluate()
+        if self.config.keep_best and state.best_step not in (None, state.step):
+            self.trainer.load_weights(self.folder / f"checkpoint-{state.best_step}")
+        final = self.folder / "final"
+        if self.trainer.is_main:
+            save_final(self.trainer, final, {**self.metrics, **self.evaluation})
+        self.trainer.accelerator.wait_for_everyone()
+        self.emit("save", {"path": str(final)})
+        self.emit("end", {**self.metrics, **self.evaluation})
+        return {"steps": state.step, **self.metrics, **self.evaluation, "final": str(final)}

@@ -1,0 +1,136 @@
+"""The folder of a run: who may write into it, which checkpoints are whole, which ones go.
+
+    output_dir/  config.yaml  metrics.jsonl  samples.jsonl  tensorboard/  checkpoint-N/  final/
+
+Two promises. Nothing that an earlier run left is overwritten unless asked for. And a folder that is called
+`checkpoint-N` is whole: it is written under another name and renamed, which a file system does in one piece.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from auto_bot_tuner.training.config import TrainingConfig
+from auto_bot_tuner.utils.errors import UserError
+
+STATE_FILE = "trainer_state.json"  # written last: its list of files says what a whole checkpoint holds
+LOGS = ("metrics.jsonl", "samples.jsonl")
+OURS = (*LOGS, "config.yaml", "tensorboard", "final", "report.html")
+
+
+def open_run_folder(config: TrainingConfig, is_main: bool) -> Path | None:
+    """Make the folder ready for a run; the checkpoint to go on from, or None for a fresh run.
+
+    Of several processes the main one does the work, before the others look.
+
+    Raises:
+        UserError: the folder holds a run and neither `resume` nor `overwrite` says what to do with it;
+            `resume` without a checkpoint; the folder cannot be written to.
+    """
+    folder = Path(config.output_dir)
+    if config.resume:
+        newest = newest_checkpoint(folder)
+        if newest is None:
+            raise UserError(f"nothing to resume: {folder} holds no complete checkpoint; start without --resume")
+        return newest
+    if not is_main:
+        return None
+    leftovers = [path for path in (*checkpoints(folder), *(folder / name for name in OURS)) if path.exists()]
+    if leftovers and not config.overwrite:
+        raise UserError(
+            f"{folder} already holds a run ({leftovers[0].name}): go on with --resume, "
+            "choose another --output-dir, or delete it with --overwrite"
+        )
+    for path in leftovers:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".write-test"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write to {folder} ({error.strerror}): choose another --output-dir") from error
+    return None
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """`checkpoint-N` folders, oldest first."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint. A damaged one (a copy cut short, a bad disk) is passed over for the one before."""
+    return next((path for path in reversed(checkpoints(folder)) if is_whole(path)), None)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether every file that the state lists is there with its size."""
+    try:
+        sizes = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))["files"]
+        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@contextmanager
+def written_aside(target: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `target` only when the block ends well.
+
+    Raises:
+        UserError: the disk is full or cannot be written to; what stood at `target` stands there still.
+    """
+    aside, outgoing = target.with_name(f".{target.name}.part"), target.with_name(f".{target.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)  # left by a run that was killed while saving
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        if target.exists():
+            os.replace(target, outgoing)  # never a moment in which neither the old nor the new one is whole
+        os.replace(aside, target)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        cause = getattr(error, "strerror", None) or error
+        raise UserError(f"could not save {target} ({cause}): make room there, then --resume") from error
+    finally:
+        shutil.rmtree(outgoing, ignore_errors=True)
+
+
+def prune(folder: Path, keep: int, best_step: int | None) -> None:
+    """Delete the oldest checkpoints beyond `keep` newest ones; the best one stays. 0 keeps all."""
+    if keep == 0:
+        return
+    for path in checkpoints(folder)[:-keep]:
+        if path.name != f"checkpoint-{best_step}":
+            shutil.rmtree(path)
+
+
+def cut_logs(folder: Path, step: int) -> None:
+    """Drop log lines after `step`: the steps after the checkpoint are about to be taken again."""
+    for name in LOGS:
+        path = folder / name
+        if not path.exists():
+            continue
+        kept = [line for line in path.read_text(encoding="utf-8").splitlines() if line_step(line) <= step]
+        part = path.with_suffix(".part")
+        part.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        os.replace(part, path)
+
+
+def line_step(line: str) -> float:
+    """The step of a log line. A line that a kill cut short belongs to no step and goes."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

@@ -1,0 +1,32 @@
+"""Weights from a checkpoint folder back into a model that is being trained (`utils/saving.py` wrote them there)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file
+
+from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.utils.saving import is_adapted
+
+
+def load_weights(model: Any, folder: Path) -> None:
+    """Copy the weights of `folder` into `model`, in place, so that the optimiser keeps its parameters.
+
+    Raises:
+        UserError: the folder holds another model.
+        OSError, SafetensorError: it cannot be read.
+    """
+    if is_adapted(model):
+        result = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+        if result.unexpected_keys:
+            raise UserError(
+                f"{folder} holds another adapter: it has {result.unexpected_keys[0]}, which this model lacks"
+            )
+        return
+    # Through transformers, which may name weights differently in files than in memory; never its dtype guess.
+    saved = type(model).from_pretrained(folder, dtype=torch.float32, use_safetensors=True, local_files_only=True)
+    model.load_state_dict(saved.state_dict())
