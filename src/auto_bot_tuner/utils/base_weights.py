@@ -1,0 +1,98 @@
+"""The base model from its folder: config.json and safetensors become a module, nothing left to chance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from auto_bot_tuner.utils.errors import UserError, one_line
+from auto_bot_tuner.utils.model_source import ModelSource
+from auto_bot_tuner.utils.weight_files import check_loading_report, check_weight_files
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from auto_bot_tuner.training.config import ModelConfig
+
+
+def load_weights(source: ModelSource, config: ModelConfig, device: str, dropout: float) -> PreTrainedModel:
+    """The base model in `config.dtype` (float32 for all that is trained), every tensor of it from the file."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoModelForCausalLM
+
+    check_weight_files(source.path)
+    try:
+        architecture = load_architecture(source, config.trust_remote_code, dropout)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source.path,
+            config=architecture,
+            dtype=getattr(torch, config.dtype),  # unless told, transformers 5 takes the file's own
+            trust_remote_code=config.trust_remote_code,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # reported, and refused below, by name
+            output_loading_info=True,
+            **(four_bits(device) if config.load_in_4bit else {}),
+        )
+    except UserError:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{source.name} does not fit into the memory of {device}: use a smaller model, bfloat16 or load_in_4bit"
+        ) from error
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ImportError,
+        StrictDataclassError,
+    ) as error:
+        raise UserError(
+            f"{source.name} cannot be loaded ({one_line(error)}): check its config.json, or choose another model"
+        ) from error
+    check_loading_report(source.name, report)
+    # Known by its name, not by its place in this machine's cache: adapters write it down as their base.
+    model.name_or_path = model.config._name_or_path = source.name
+    return model
+
+
+def load_architecture(source: ModelSource, trust_remote_code: bool, dropout: float) -> PreTrainedConfig:
+    """config.json, with every dropout rate set.
+
+    Raises:
+        UserError: the model is no decoder, or brings code of its own that was not allowed.
+    """
+    from transformers import AutoConfig
+
+    try:
+        architecture = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
+    except ValueError as error:
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"{source.name} brings Python code of its own: read it, and if you trust it set trust_remote_code"
+            ) from error
+        raise
+    if architecture.is_encoder_decoder:
+        raise UserError(
+            f"{source.name} is an encoder-decoder ({architecture.model_type}): choose a decoder-only language model "
+            "(GPT-2, Llama, Qwen …)"
+        )
+    for field, value in vars(architecture).items():
+        # GPT-2 says attn_pdrop, Llama attention_dropout, others hidden_dropout: each has its own spelling.
+        if ("dropout" in field or field.endswith(("pdrop", "layerdrop"))) and type(value) in (int, float):
+            setattr(architecture, field, dropout)
+    return architecture
+
+
+def four_bits(device: str) -> dict[str, Any]:
+    """QLoRA (Dettmers et al. 2023, arXiv 2305.14314): the frozen base in 4-bit NormalFloat, arithmetic in 16 bits."""
+    from transformers import BitsAndBytesConfig
+
+    arithmetic = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=arithmetic
+    )
+    return {"quantization_config": quantization, "device_map": {"": device}}

@@ -1,0 +1,171 @@
+"""Where a model's files are: a name becomes a folder on this machine.
+
+    bundled name (`tiny`) · local folder · run folder (its final/) · hub id (downloaded once, then cached)
+
+After this step everything is a local folder: there is one way to read weights, offline or not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from auto_bot_tuner.utils.errors import UserError, one_line
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+# What is fetched of a hub repository: the same weights often lie there in five more formats, some of them pickled.
+HUB_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "model.safetensors", "model-*.safetensors", ADAPTER_WEIGHTS)
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tekken.json",
+)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model's name and its files."""
+
+    name: str  # what adapters and model cards call it: a hub id, a bundled name, or an absolute path
+    path: Path  # the folder with its files
+    is_on_hub: bool = False  # whether the name means the same on any machine with a network
+
+    @property
+    def is_adapter(self) -> bool:
+        return (self.path / ADAPTER_CONFIG).is_file()
+
+    @property
+    def has_tokenizer(self) -> bool:
+        return any((self.path / name).is_file() for name in TOKENIZER_FILES)
+
+
+def find_model(name: str, trust_remote_code: bool = False) -> ModelSource:
+    """The folder that holds the model called `name`, downloaded if it has to be.
+
+    Raises:
+        UserError: no such folder, a folder without a model, no such hub model, no access to it, no network.
+    """
+    from auto_bot_tuner.assets import bundled_model
+
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        path = model_folder(folder)
+        return ModelSource(str(path.resolve()), path)
+    if folder.is_file():
+        raise UserError(f"{name} is a file, not a model: name the folder that holds it (with config.json)")
+    bundled = bundled_model(name)
+    if bundled is not None:
+        return ModelSource(name, bundled)
+    return ModelSource(name, download(name, trust_remote_code), is_on_hub=True)
+
+
+def model_folder(folder: Path) -> Path:
+    """`folder` itself, or `folder/final` where it is a run's output_dir.
+
+    Raises:
+        UserError: neither holds a model or an adapter.
+    """
+    for candidate in (folder, folder / "final"):
+        if (candidate / "config.json").is_file() or (candidate / ADAPTER_CONFIG).is_file():
+            return candidate
+    checkpoints = sorted(path.name for path in folder.glob("checkpoint-*"))
+    hint = f"it is a run that did not finish; name a checkpoint in it, such as {folder / checkpoints[-1]}"
+    raise UserError(
+        f"{folder} holds no model (neither config.json nor {ADAPTER_CONFIG}): "
+        + (hint if checkpoints else "name the folder with config.json and model.safetensors, or a hub id such as gpt2")
+    )
+
+
+def download(name: str, trust_remote_code: bool) -> Path:
+    """Fetch a hub model into the shared cache (or find it there) and return its folder."""
+    from huggingface_hub import logging as hub_logging
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.utils import httpx
+
+    verbosity = hub_logging.get_verbosity()
+    hub_logging.set_verbosity_error()  # "you are not logged in" is no news: public models need no account
+    try:
+        patterns = [*HUB_FILES, *(["*.py"] if trust_remote_code else [])]
+        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))
+    except HFValidationError as error:  # too many slashes, blanks …: it can only have been meant as a path
+        raise UserError(
+            f"no model folder {name} here, and it is no hub id (owner/name) either: mend the path"
+        ) from error
+    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        raise hub_error(name, error) from error
+    finally:
+        hub_logging.set_verbosity(verbosity)
+
+
+def hub_error(name: str, error: Exception) -> UserError:
+    """What went wrong at the hub, and the cure, in one line."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return UserError(
+            f"the hub model {name} is gated: accept its terms at {constants.ENDPOINT}/{name}, "
+            "then log in with: hf auth login"
+        )
+    if isinstance(error, RepositoryNotFoundError):  # the hub answers the same for private ones
+        return UserError(
+            f"no model {name}: it is no folder here, no bundled name (tiny) and not on the hub; "
+            "check the spelling, or log in with `hf auth login` if it is private"
+        )
+    if isinstance(error, LocalEntryNotFoundError):
+        return UserError(
+            f"cannot reach the model hub ({constants.ENDPOINT}) and {name} is neither a folder here nor cached: "
+            "connect to the network, give --model a local folder, or use the bundled model: --model tiny"
+        )
+    if isinstance(error, HfHubHTTPError):
+        return UserError(f"the model hub refused {name} ({one_line(error)}): try again later, or give a local folder")
+    cause = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else one_line(error)
+    return UserError(
+        f"could not download {name} into {constants.HF_HUB_CACHE} ({cause}): "
+        "free some space or set HF_HOME to another folder, then run again; what has arrived is kept"
+    )
+
+
+def read_adapter_config(folder: Path) -> dict[str, object]:
+    """adapter_config.json as a dict.
+
+    Raises:
+        UserError: it cannot be read, or is the config of something else than a LoRA language model.
+    """
+    path = folder / ADAPTER_CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({one_line(error)}): copy the checkpoint again") from error
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise UserError(f"{path} is not of a LoRA adapter (peft_type LORA): only those can be trained and merged here")
+    if config.get("task_type") not in (None, "CAUSAL_LM"):
+        raise UserError(f"{folder} is an adapter for {config['task_type']}, not for a language model (CAUSAL_LM)")
+    return config
+
+
+def find_base(adapter: ModelSource, trust_remote_code: bool = False) -> ModelSource:
+    """The base model that an adapter was trained on: the one its adapter_config.json names.
+
+    Raises:
+        UserError: the config is unreadable, names no base, or the base is not to be had.
+    """
+    name = read_adapter_config(adapter.path).get("base_model_name_or_path")
+    cure = f"correct base_model_name_or_path in {adapter.path / ADAPTER_CONFIG}"
+    if not isinstance(name, str) or not name:
+        raise UserError(f"the adapter {adapter.name} does not say which model it belongs to: {cure}")
+    try:
+        base = find_model(name, trust_remote_code)
+    except UserError as error:
+        raise UserError(f"the base model of the adapter {adapter.name} is missing: {error} (or {cure})") from error
+    if base.is_adapter:
+        raise UserError(f"the adapter {adapter.name} names another adapter, {name}, as its base: merge that one first")
+    return base

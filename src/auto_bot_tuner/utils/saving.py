@@ -1,0 +1,153 @@
+"""Models on disk, for others to read: plain Hugging Face folders that `transformers` and `peft` load as they are.
+
+full model               the model
+LoRA on a hub base       the adapter; it names its base, which any machine can fetch
+LoRA on any other base   the merged model, W + (alpha / r) · B A, and the adapter itself in adapter/: a base that
+                         lies only on this machine (or in this checkout) could not be found elsewhere
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import safe_open
+
+from auto_bot_tuner.training.config import ModelConfig
+from auto_bot_tuner.training.run_folder import written_aside
+from auto_bot_tuner.utils.base_weights import load_weights
+from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.utils.lora import adapter_tensors
+from auto_bot_tuner.utils.model_source import find_model
+from auto_bot_tuner.utils.quiet import quiet_libraries
+from auto_bot_tuner.utils.stop_tokens import with_stop_tokens
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def save_for_users(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    write_card: Callable[[Path], None] | None = None,
+) -> float:
+    """Write `final/`: a folder that works on a machine without this checkout, or nothing under that name.
+
+    Args:
+        write_card: called with the folder before it gets its name, to put README.md (the model card) into it.
+
+    Returns:
+        the largest difference between a logit of the merged and of the adapted model; 0 where nothing was merged.
+
+    Raises:
+        UserError: the disk is full, or what was written does not read back; an older `folder` stays as it was.
+    """
+    difference = 0.0
+    with written_aside(folder) as aside:
+        if not is_adapted(model) or base_is_on_hub(model):
+            save_weights(model, tokenizer, aside)
+        else:
+            merged = merge(model)
+            difference = largest_logit_difference(model, merged)
+            save_weights(merged, tokenizer, aside)
+            save_weights(model, tokenizer, aside / "adapter")
+        if write_card is not None:
+            write_card(aside)
+    return difference
+
+
+def save_weights(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Weights (of an adapted model: the adapter's alone), config, tokenizer with chat template, stop tokens.
+
+    Raises:
+        UserError: the files do not read back as what was written.
+    """
+    generation = with_stop_tokens(model, tokenizer)
+    with quiet_libraries():
+        tokenizer.save_pretrained(str(folder))
+        if is_adapted(model):
+            # Left to itself peft would ask the hub whether the embedding was resized: a run may not hang on that.
+            model.save_pretrained(str(folder), save_embedding_layers=False)
+            (folder / "README.md").unlink()  # peft's empty form
+            generation.save_pretrained(str(folder))
+        else:
+            model.generation_config = generation
+            model.save_pretrained(str(folder))
+    check_written(folder, adapter_tensors(model) if is_adapted(model) else model.state_dict())
+
+
+def check_written(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """What lies on the disk is what is in memory, bit by bit: a disk may lie, and a run is hours.
+
+    Names that the architecture stores differently, or shares (a tied head is stored once), are not looked for.
+    """
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in set(file.keys()) & tensors.keys():
+                if not torch.equal(file.get_tensor(name), tensors[name].detach().cpu()):
+                    raise UserError(
+                        f"{path}: {name} does not read back as it was written: is the disk in order? try another"
+                    )
+
+
+def is_adapted(model: torch.nn.Module) -> bool:
+    return hasattr(model, "peft_config")
+
+
+def base_is_on_hub(model: PeftModel) -> bool:
+    """Whether the base's name means the same elsewhere. A local path, a bundled name or none at all does not."""
+    from auto_bot_tuner.assets import bundled_model
+
+    name = model.active_peft_config.base_model_name_or_path
+    return bool(name) and not Path(name).exists() and bundled_model(name) is None
+
+
+@torch.no_grad()
+def merge(model: PeftModel) -> PreTrainedModel:
+    """A new float32 model on the CPU with the adapter added into its weights; `model` itself is not touched.
+
+    (Merging in place and taking the adapter out again would leave rounding errors in the frozen base.)
+    """
+    from peft import PeftModel, set_peft_model_state_dict
+
+    adapted = PeftModel(unadapted_base(model), copy.deepcopy(model.active_peft_config))
+    set_peft_model_state_dict(adapted, adapter_tensors(model))
+    merged: PreTrainedModel = adapted.merge_and_unload()
+    return merged.eval()
+
+
+def unadapted_base(model: PeftModel) -> PreTrainedModel:
+    """The base as it was before the adapter, as a copy in float32 on the CPU."""
+    base = model.get_base_model()
+    if getattr(base, "is_loaded_in_4bit", False):
+        # Four bits are for training: the adapter is added to the weights they were made from.
+        name = model.active_peft_config.base_model_name_or_path
+        return load_weights(find_model(name), ModelConfig(name=name), "cpu", dropout=0.0)
+    # A layer with an adapter keeps its own weight as base_layer; one that is trained beside it, as original_module.
+    own = {
+        name.replace(".base_layer", "").replace(".original_module", ""): tensor.to("cpu", torch.float32)
+        for name, tensor in base.state_dict().items()
+        if ".lora_" not in name and ".modules_to_save." not in name
+    }
+    config = copy.deepcopy(base.config)
+    with quiet_libraries():
+        fresh: PreTrainedModel = type(base).from_pretrained(None, config=config, state_dict=own, dtype=torch.float32)
+    fresh.generation_config = copy.deepcopy(base.generation_config)
+    return fresh
+
+
+@torch.no_grad()
+def largest_logit_difference(model: PeftModel, merged: PreTrainedModel, length: int = 16) -> float:
+    """max |logits(adapted) − logits(merged)| over one row of tokens: merging sums in another order, so not quite 0."""
+    vocabulary = merged.get_input_embeddings().weight.shape[0]
+    input_ids = (torch.arange(length) * 7919 % vocabulary)[None]  # (1, T): tokens from all over the vocabulary
+    was_training = model.training
+    model.eval()
+    adapted_logits = model(input_ids=input_ids.to(model.device)).logits.float().cpu()  # (1, T, V)
+    model.train(was_training)
+    return float((adapted_logits - merged(input_ids=input_ids).logits).abs().max())
