@@ -20,6 +20,8 @@ from auto_bot_tuner.utils.settings import settings_of
 # Sections are for reading: `--learning-rate`, not `--training.learning-rate`.
 FLAT = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
 
+RULE = "\0"
+
 
 def parse_arguments(arguments_class: Any, argv: Sequence[str], program: str, default: Any = None) -> Any:
     """The `arguments_class` that `argv` describes; `default` holds what earlier layers have set.
@@ -41,12 +43,12 @@ def parse_arguments(arguments_class: Any, argv: Sequence[str], program: str, def
 
 def one_line(box: str, program: str, arguments_class: Any = None) -> str:
     """tyro's box as one line: the complaint, the near misses, and where the help is."""
-    inside = [line.strip("│╭╮╰╯ \n") for line in box.splitlines()]
-    sections = [
-        " ".join(part.split())
-        for part in re.split(r"─{8,}", "\n".join(line if not line.endswith("─") else "─" * 8 for line in inside))
-    ]
-    complaint, *rest = [section for section in sections if section]
+    inside = [line.strip("│╭╮╰╯|+ ") for line in box.splitlines()]
+    # Rules part the sections. The title stands in the upper border, or in a section of its own before an ASCII rule.
+    text = "\n".join(RULE if line.endswith(("───", "---")) or line.startswith("─") else line for line in inside)
+    sections = [" ".join(section.split()) for section in text.split(RULE)]
+    sections = [section for section in sections if section] or [""]
+    complaint, *rest = sections[1:] if "╭" not in box and len(sections) > 1 else sections
     complaint = _from_pydantic(complaint, arguments_class) or _from_union(complaint) or complaint.rstrip(".")
     near = list(
         dict.fromkeys(match for section in rest for match in re.findall(r"(?:meant|to \S+?): (--[\w-]+)", section))
