@@ -40,6 +40,11 @@ def parse(verb: str, argv: Sequence[str]) -> Any:
     return parse_arguments(handler.Arguments, argv, f"python main.py {verb}", layers)
 
 
+def arguments_class(verb: str) -> Any:
+    """What the flags of a verb are made of."""
+    return importlib.import_module(f"commands.{VERBS[verb].module}").Arguments
+
+
 def run(verb: str, argv: Sequence[str]) -> None:
     """Parse `argv` and do the verb's work: all that main.py and the menu need."""
     arguments = parse(verb, argv)

@@ -11,8 +11,8 @@ from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.sft.config import SFTConfig
 from auto_bot_tuner.training.config import STRICT
-from auto_bot_tuner.utils.run_config import RunConfig, run_record
-from commands.training import RunArguments, closing_words, describe_run, preset_layers, say
+from auto_bot_tuner.utils.run_config import RunConfig
+from commands.training import RunArguments, closing_words, config_writer, describe_run, preset_layers, say
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -46,7 +46,8 @@ def train(config: RunConfig, dry_run: bool = False) -> None:
 
     train_rows, eval_rows = load_rows(config.dataset)
 
-    from auto_bot_tuner.sft import InstructionDataset, SFTTrainer, preview_formatted_sample
+    from auto_bot_tuner.data.viewer import describe
+    from auto_bot_tuner.sft import InstructionDataset, SFTTrainer
     from auto_bot_tuner.utils.model_loading import load_from_config
 
     model, tokenizer, _ = load_from_config(config.model, dropout=config.training.dropout)
@@ -60,10 +61,9 @@ def train(config: RunConfig, dry_run: bool = False) -> None:
     }
     train_dataset = InstructionDataset(train_rows, tokenizer, **as_tokens)
     eval_dataset = InstructionDataset(eval_rows, tokenizer, **as_tokens) if eval_rows is not None else None
-    say(f"{train_dataset.summary}\n\nRow 0 as the model sees it:\n{preview_formatted_sample(train_dataset, 0)}\n")
+    say(describe(train_dataset))
 
-    trainer = SFTTrainer(model, tokenizer, train_dataset, eval_dataset, config.training)
-    trainer.run_record = run_record(config)
+    trainer = SFTTrainer(model, tokenizer, train_dataset, eval_dataset, config.training, [config_writer(config)])
     say(describe_run(trainer))
     if dry_run:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,9 @@ import tyro
 from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.training.config import STRICT
+from auto_bot_tuner.training.events import Callback, Event
 from auto_bot_tuner.utils.errors import UsageError
-from auto_bot_tuner.utils.run_config import RunConfig, load_run_config
+from auto_bot_tuner.utils.run_config import RunConfig, load_run_config, save_run_config
 from commands import CONFIGS
 
 GENERAL_FAMILY = "gpt2"  # its presets serve every model that has none of its own
@@ -75,10 +77,11 @@ def say(text: str) -> None:
 
 def describe_run(trainer: Any) -> str:
     """The numbers that follow from the settings: what a dry run is for."""
+    from auto_bot_tuner.training.optim import num_warmup_steps
+
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in trainer.model.parameters())
-    warmup = trainer.config.warmup
-    warmup_steps = round(warmup * trainer.total_steps) if warmup < 1 else int(warmup)
+    warmup_steps = num_warmup_steps(trainer.total_steps, trainer.config.warmup)
     tokens_per_step = sum(trainer.lengths) / max(len(trainer.lengths), 1) * trainer.rows_per_step
     batch, accumulation = trainer.config.batch_size, trainer.config.gradient_accumulation_steps
     rows = f"{trainer.rows_per_step} rows (batch {batch} x accumulation {accumulation} x processes {trainer.processes})"
@@ -87,11 +90,23 @@ def describe_run(trainer: Any) -> str:
             f"trained weights  {trainable:,} of {total:,} ({trainable / total:.2%})",
             f"one step         {rows}, about {tokens_per_step:,.0f} tokens",
             f"steps            {trainer.total_steps:,} ({trainer.steps_per_epoch:,} per epoch), warm-up {warmup_steps}",
-            f"learning rate    {trainer.learning_rate:g} at its peak, then {trainer.config.lr_schedule}",
+            f"learning rate    {trainer.peak_learning_rate:g} at its peak, then {trainer.config.lr_schedule}",
             f"device           {trainer.accelerator.device}, {trainer.config.precision} arithmetic",
             f"output           {trainer.config.output_dir}",
         ]
     )
+
+
+def config_writer(config: RunConfig) -> Callback:
+    """A callback that writes the resolved config into the run's folder as soon as there is one."""
+
+    def write(event: Event) -> None:
+        if event.name == "start":
+            training = dataclasses.replace(config.training, learning_rate=event.trainer.peak_learning_rate)
+            resolved = RunConfig(method=config.method, model=config.model, dataset=config.dataset, training=training)
+            save_run_config(Path(training.output_dir) / "config.yaml", resolved)
+
+    return write
 
 
 def closing_words(summary: dict[str, Any]) -> str:

@@ -7,24 +7,28 @@ the line that says what to do is in there, and this file takes it out.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import re
-from collections.abc import Sequence
+import typing
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tyro
+from pydantic import ValidationError
 
 from auto_bot_tuner.utils.errors import UsageError
-from auto_bot_tuner.utils.settings import settings_of
+from auto_bot_tuner.utils.settings import Setting, in_one_line, settings_of
 
 # Sections are for reading: `--learning-rate`, not `--training.learning-rate`.
 FLAT = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
-
 RULE = "\0"
 
 
 def parse_arguments(arguments_class: Any, argv: Sequence[str], program: str, default: Any = None) -> Any:
     """The `arguments_class` that `argv` describes; `default` holds what earlier layers have set.
+
+    `arguments_class` is a dataclass, or a union of them for a verb with subcommands.
 
     Raises:
         UsageError: an unknown flag (with the near miss), a wrong type, a value out of range.
@@ -35,6 +39,8 @@ def parse_arguments(arguments_class: Any, argv: Sequence[str], program: str, def
     try:
         with contextlib.redirect_stderr(complaint):
             return tyro.cli(arguments_class, args=list(argv), prog=program, config=FLAT, **layers)
+    except ValidationError as error:
+        raise UsageError(f"{in_one_line(error, _flags(arguments_class))} (flags: {program} --help)") from None
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
@@ -49,45 +55,55 @@ def one_line(box: str, program: str, arguments_class: Any = None) -> str:
     sections = [" ".join(section.split()) for section in text.split(RULE)]
     sections = [section for section in sections if section] or [""]
     complaint, *rest = sections[1:] if "╭" not in box and len(sections) > 1 else sections
-    complaint = _from_pydantic(complaint, arguments_class) or _from_union(complaint) or complaint.rstrip(".")
-    near = list(
-        dict.fromkeys(match for section in rest for match in re.findall(r"(?:meant|to \S+?): (--[\w-]+)", section))
-    )
-    meant = f"; did you mean {', '.join(near)}?" if near else ""
-    return f"{_decapitalised(complaint)}{meant} (flags: {program} --help)"
+    flags = _flags(arguments_class)
+    sentence = _from_pydantic(complaint, flags) or _from_union(complaint) or _missing(complaint, arguments_class)
+    sentence = sentence or complaint[:1].lower() + complaint[1:].rstrip(".")
+    near = re.findall(r"(?:meant|to \S+?): (--[\w-]+)", "\n".join(rest))
+    meant = f"; did you mean {', '.join(dict.fromkeys(near))}?" if near else ""
+    help_line = re.search(r"For full helptext, (?:run|see) (.+ --help)", rest[-1] if rest else "")
+    return f"{sentence}{meant} (flags: {help_line[1] if help_line else f'{program} --help'})"
 
 
-def _from_pydantic(complaint: str, arguments_class: Any) -> str:
+def _from_pydantic(complaint: str, flags: dict[str, str]) -> str:
     """`Error parsing training: 1 validation error for SFTConfig learning_rate Input should be …` as a sentence."""
-    found = re.search(
-        r"validation errors? for (\w+) (\S+) (?:Input |Value error, )?(.*?) \[type=.*?input_value=(.*), input_type",
-        complaint,
+    pattern = (
+        r"validation errors? for \w+ (?P<field>\S+) (?:Input |Value error, )?(?P<message>.*?)"
+        r" \[type=.*?input_value=(?P<value>.*), input_type"
     )
+    found = re.search(pattern, complaint)
     if not found:
         return ""
-    _, field, message, value = found.groups()
-    return f"{_flag(field.split('.')[0], arguments_class)} {message}, not {value}"
+    field = found["field"].split(".")[0]
+    return f"{flags.get(field, field)} {found['message']}, not {found['value']}"
 
 
 def _from_union(complaint: str) -> str:
     """An optional number that is none: tyro lists every type that it tried."""
-    found = re.search(
-        r"Error parsing (--[\w-]+): no type matching (\S+) could be instantiated from \[(.*?)\]", complaint
-    )
+    pattern = r"Error parsing (--[\w-]+): no type matching (\S+) could be instantiated from \[(.*?)\]"
+    found = re.search(pattern, complaint)
     return f"{found[1]} needs {found[2].removeprefix('{None}|')}, not {found[3]}" if found else ""
 
 
-def _flag(field: str, arguments_class: Any) -> str:
-    """The flag of a field that may stand in a section of the arguments."""
-    for setting in settings_of(arguments_class):
-        if setting.name == field:
-            return setting.flag
-        sections = (type(setting.default), setting.annotation)
-        for section in sections:
-            if hasattr(section, "__dataclass_fields__") and field in section.__dataclass_fields__:
-                return next(inner.flag for inner in settings_of(section) if inner.name == field)
-    return "--" + field.replace("_", "-")
+def _missing(complaint: str, arguments_class: Any) -> str:
+    """Required settings that were not given. tyro adds the whole help of each; the names are enough."""
+    if not complaint.startswith("Missing from"):
+        return ""
+    names = [setting.name if setting.positional else setting.flag for setting in _settings(arguments_class)]
+    positional = [setting.name for setting in _settings(arguments_class) if setting.positional]
+    flags = [name for name in dict.fromkeys(names) if re.search(rf"(?<!\S){re.escape(name)} [A-Z{{\[]", complaint)]
+    return f"missing: {', '.join(flags or positional)}"
 
 
-def _decapitalised(sentence: str) -> str:
-    return sentence[:1].lower() + sentence[1:]
+def _flags(arguments_class: Any) -> dict[str, str]:
+    return {setting.name: setting.flag for setting in _settings(arguments_class)}
+
+
+def _settings(arguments_class: Any) -> Iterator[Setting]:
+    """All settings behind the flags: of every member of a union, and of the sections inside."""
+    if isinstance(arguments_class, type) and dataclasses.is_dataclass(arguments_class):
+        for setting in settings_of(arguments_class):
+            yield setting
+            yield from _settings(type(setting.default))
+    else:
+        for member in typing.get_args(arguments_class):
+            yield from _settings(member)

@@ -79,20 +79,16 @@ def training_class(method: str) -> type[TrainingConfig]:
     return found
 
 
-def run_record(config: RunConfig) -> dict[str, Any]:
-    """The run as plain values in the file's own shape: what `config.yaml` and checkpoints keep of it."""
-    return {name: _plain(getattr(config, name)) for name in ("method", *SECTIONS)}
-
-
 def save_run_config(path: Path, config: RunConfig) -> None:
     """Write the resolved config; `load_run_config` of it gives an equal one.
 
     Raises:
         UserError: the file cannot be written.
     """
+    values = {name: _plain(getattr(config, name)) for name in ("method", *SECTIONS)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(run_record(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
@@ -179,5 +175,5 @@ def _checked(values: Mapping[str, Any], method: str, source: Path | None) -> Run
             sections[name] = section_class(**values.get(name, {}))
         except ValidationError as error:
             place = f"{source}: " if source else ""
-            raise UsageError(f"{place}{name}.{in_one_line(error, section_class, flags=False)}") from error
+            raise UsageError(f"{place}{name}.{in_one_line(error)}") from error
     return RunConfig(method=method, **sections)

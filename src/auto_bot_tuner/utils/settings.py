@@ -7,16 +7,18 @@ stands there, the comment above the field included.
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import inspect
 import textwrap
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import tyro
 from pydantic import ValidationError
 
 
@@ -29,6 +31,7 @@ class Setting:
     comment: str
     default: Any
     annotation: Any
+    positional: bool  # given without its flag
 
 
 @cache
@@ -42,17 +45,40 @@ def settings_of(config_class: type) -> tuple[Setting, ...]:
     comments = {name: text for base in reversed(config_class.__mro__[:-1]) for name, text in _comments(base).items()}
     return tuple(
         Setting(
-            field.name,
-            _flag(field.name, hints[field.name]),
-            comments.get(field.name, ""),
-            _default(field),
-            hints[field.name],
+            name=field.name,
+            flag=_flag(field.name, hints[field.name]),
+            comment=comments.get(field.name, ""),
+            default=_default(config_class, field),
+            annotation=hints[field.name],
+            positional=tyro.conf.Positional in getattr(hints[field.name], "__metadata__", ()),
         )
         for field in dataclasses.fields(config_class)
     )
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
+def find_setting(config: Any, flag: str) -> tuple[Setting, Any]:
+    """The setting with this flag in a config (an instance, or a class for its defaults) or in one of its sections.
+
+    Raises:
+        KeyError: there is none.
+    """
+    is_class = isinstance(config, type)
+    for setting in settings_of(config if is_class else type(config)):
+        value = setting.default if is_class else getattr(config, setting.name)
+        if setting.flag == flag or (setting.positional and setting.name == flag):
+            return setting, None if value is dataclasses.MISSING else value
+        if dataclasses.is_dataclass(value):
+            with contextlib.suppress(KeyError):
+                return find_setting(value, flag)
+    raise KeyError(flag)
+
+
+def _default(config_class: Any, field: dataclasses.Field[Any]) -> Any:
+    """The default, made anew where it has a factory; dataclasses.MISSING where the setting is required."""
+    known_to_pydantic = getattr(config_class, "__pydantic_fields__", {}).get(field.name)
+    if known_to_pydantic is not None:
+        required = known_to_pydantic.is_required()
+        return dataclasses.MISSING if required else known_to_pydantic.get_default(call_default_factory=True)
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
@@ -81,13 +107,11 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return next(iter(difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)), "")
 
 
-def in_one_line(error: ValidationError, config_class: type, flags: bool) -> str:
-    """What pydantic found wrong first, in the reader's spelling: `--epochs should be greater than 0, not -1`."""
+def in_one_line(error: ValidationError, spelling: Mapping[str, str] | None = None) -> str:
+    """What pydantic found wrong first: `epochs should be greater than 0, not -1`; `spelling` names fields by flags."""
     found = error.errors(include_url=False)[0]
     field = str(found["loc"][0]) if found["loc"] else ""
-    by_name = {setting.name: setting.flag for setting in settings_of(config_class)}
-    place = by_name.get(field, field) if flags else field
     inner = "".join(f"[{part}]" for part in found["loc"][1:] if isinstance(part, int))
     message = found["msg"].removeprefix("Input ").removeprefix("Value error, ")
     shown = "" if found["type"] in ("value_error", "missing") else f", not {found['input']!r}"
-    return f"{place}{inner} {message}{shown}".strip()
+    return f"{(spelling or {}).get(field, field)}{inner} {message}{shown}".strip()

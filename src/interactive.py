@@ -1,0 +1,139 @@
+"""The menu of `python main.py`: asks what a command needs, shows the command line, calls the same handler.
+
+Nothing is set here. Questions, defaults and checks come from the config dataclasses (their comments are the questions),
+and the answers become flags: whatever the menu does can be done again, or put into a script, by the line that it shows.
+Ctrl-C goes one step back; in the menu itself it leaves.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+import questionary
+
+import commands
+from auto_bot_tuner.utils.errors import UsageError, UserError
+from auto_bot_tuner.utils.settings import Setting, find_setting
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the menu: a verb, the flags that this line stands for, and the settings it asks for by their flags."""
+
+    title: str
+    verb: str
+    flags: tuple[str, ...] = ()
+    asks: tuple[str, ...] = ()
+
+
+ENTRIES = (
+    Entry("See the whole pipeline on the bundled tiny model (2 minutes, offline)", "demo"),
+    Entry(
+        "Fine-tune a model (SFT), a quick look",
+        "train-sft",
+        ("--preset", "quick"),
+        ("--model", "--dataset", "--output-dir"),
+    ),
+    Entry(
+        "Fine-tune a model (SFT), a real run",
+        "train-sft",
+        ("--preset", "standard"),
+        ("--model", "--dataset", "--lora", "--epochs", "--learning-rate", "--output-dir"),
+    ),
+    Entry("Look at the data token by token", "inspect", (), ("--model", "--dataset")),
+    Entry("Talk with a model", "chat", (), ("model",)),
+    Entry("Measure the perplexity of a model on data", "evaluate", ("perplexity",), ("--model", "--dataset")),
+)
+QUIT = "Quit"
+
+
+def main_menu() -> None:
+    """Ask, run, ask again, until Quit or Ctrl-C."""
+    while True:
+        choices = [questionary.Choice(entry.title, entry) for entry in ENTRIES] + [questionary.Choice(QUIT, None)]
+        try:
+            entry = questionary.select("What would you like to do?", choices=choices).unsafe_ask()
+        except KeyboardInterrupt:
+            return
+        if entry is None:
+            return
+        carry_out(entry)
+
+
+def carry_out(entry: Entry) -> None:
+    """Ask for the entry's settings, show the command line, and run it when told to."""
+    argv = ask_all(entry)
+    if argv is None:
+        return
+    try:
+        commands.run(entry.verb, argv)
+    except UserError as error:
+        questionary.print(f"error: {error}", style="fg:ansired")
+    except KeyboardInterrupt:
+        questionary.print("interrupted", style="fg:ansired")
+
+
+def ask_all(entry: Entry) -> list[str] | None:
+    """The flags that the answers amount to, or None for back to the menu. The last question is whether to start."""
+    answers: list[list[str]] = []
+    while True:
+        argv = [*entry.flags, *(word for answer in answers for word in answer)]
+        try:
+            if len(answers) < len(entry.asks):
+                answers.append(ask(entry, argv, entry.asks[len(answers)]))
+            elif start(entry.verb, argv):
+                return argv
+            else:
+                return None
+        except KeyboardInterrupt:
+            if not answers:
+                return None
+            answers.pop()
+
+
+def start(verb: str, argv: list[str]) -> bool:
+    """Show the line that does the same, and ask whether to go."""
+    questionary.print(f"\n  {shlex.join(['python', 'main.py', verb, *argv])}\n", style="bold")
+    return bool(questionary.confirm("Start?", default=True).unsafe_ask())
+
+
+def ask(entry: Entry, argv: list[str], flag: str) -> list[str]:
+    """One setting's question: its comment, with the value that the layers below and the earlier answers give it."""
+    while True:
+        setting, value = current(entry.verb, argv, flag)
+        answer = as_flags(setting, value, put(setting, value))
+        try:
+            # A missing later answer is no mistake of this one: look only for complaints that name this flag.
+            commands.parse(entry.verb, [*argv, *answer])
+        except UsageError as error:
+            if flag in str(error):
+                questionary.print(f"{error}", style="fg:ansired")
+                continue
+        return answer
+
+
+def put(setting: Setting, value: Any) -> Any:
+    """The question itself; raises KeyboardInterrupt on Ctrl-C."""
+    if isinstance(value, bool):
+        return questionary.confirm(setting.comment, default=value).unsafe_ask()
+    shown = "" if value is None else str(value)
+    return questionary.text(f"{setting.flag.strip('-')}: {setting.comment}", default=shown).unsafe_ask().strip()
+
+
+def as_flags(setting: Setting, value: Any, answer: Any) -> list[str]:
+    """An answer as words of the command line; what the layers below say already needs no words."""
+    if answer == value or answer == str(value) or answer == "":
+        return []
+    if isinstance(answer, bool):
+        return [setting.flag if answer else setting.flag.replace("--", "--no-", 1)]
+    return [answer] if setting.positional else [setting.flag, answer]
+
+
+def current(verb: str, argv: list[str], flag: str) -> tuple[Setting, Any]:
+    """The setting behind a flag and its value so far: from the preset, the earlier answers, or the class."""
+    try:
+        return find_setting(commands.parse(verb, argv), flag)
+    except UsageError:  # a required answer is still to come
+        return find_setting(commands.arguments_class(verb), flag)
