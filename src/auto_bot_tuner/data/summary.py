@@ -1,0 +1,50 @@
+"""What became of the rows on their way to tokens: said before every run, so that nothing is lost in silence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+@dataclass
+class DatasetSummary:
+    """What became of the rows. Counts of rows unless said otherwise."""
+
+    formats: dict[str, int]  # recognised format → rows
+    max_length: int  # tokens
+    rows: int = 0  # given
+    kept: int = 0  # left to train on
+    cut: int = 0  # kept, but shortened to max_length
+    cut_turns: int = 0  # … by leaving out oldest turns
+    cut_prompts: int = 0  # … by the start of the last prompt
+    cut_responses: int = 0  # … by the end of the answer, which then has no end token
+    dropped: int = 0
+    drop_reasons: dict[str, int] = field(default_factory=dict)  # reason → rows
+    tokens: int = 0  # of the kept rows
+    trained_tokens: int = 0  # of these, the ones that the loss counts
+    longest: int = 0  # tokens
+
+    def __str__(self) -> str:
+        share = self.trained_tokens / max(self.tokens, 1)
+        mean = self.tokens / max(self.kept, 1)
+        kinds = {"oldest turns": self.cut_turns, "prompt's start": self.cut_prompts, "answer's end": self.cut_responses}
+        cuts = ", ".join(f"{kind} {count:,}" for kind, count in kinds.items() if count)
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.drop_reasons.items())
+        return "\n".join(
+            [
+                f"format   {', '.join(f'{name} ({count:,} rows)' for name, count in self.formats.items())}",
+                f"rows     {self.kept:,} of {self.rows:,}",
+                f"lengths  mean {mean:.0f}, longest {self.longest:,} tokens (max_length {self.max_length:,})",
+                f"trained  {self.trained_tokens:,} of {self.tokens:,} tokens ({share:.0%})",
+                f"cut      {self.cut:,} rows{f' ({cuts})' if cuts else ''}",
+                f"dropped  {self.dropped:,} rows{f' ({reasons})' if reasons else ''}",
+            ]
+        )
+
+
+class Cuts(NamedTuple):
+    """What a row has lost to max_length."""
+
+    turns: int  # oldest turns
+    prompt: int  # tokens of the last prompt's start
+    response: int  # tokens of the answer's end

@@ -1,0 +1,147 @@
+"""Text segments → token ids, segment by segment, with one tokenizer call for a whole batch.
+
+Segments are tokenised apart and concatenated, never located afterwards by searching: then the prompt's ids are
+the same whether an answer follows (training) or is yet to be written (chat, rollouts). Tokenising the
+whole text at once would let a merge reach over the boundary, e.g. "\\n" + "\\n" → "\\n\\n".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from auto_bot_tuner.utils.errors import UserError
+
+
+class Segment(NamedTuple):
+    """A stretch of text that is trained as a whole or not at all."""
+
+    text: str
+    trained: bool
+
+
+class Piece(NamedTuple):
+    """Text for one tokenizer pass: standard, continued (no word-start prefix) or literal (no special tokens)."""
+
+    text: str
+    kind: str
+
+
+# Content is data: a row that *talks about* "<|endoftext|>" must not end the sequence. Such texts travel through
+# the template as numbers between private-use marks that no real text holds, and are tokenised letter by letter.
+MARK = "\U000f1d07"
+MARKED = re.compile(f"{MARK}(\\d+){MARK}")
+
+
+class SegmentTokenizer:
+    """A tokenizer as the data layer needs it: batched, BOS at most once, control tokens only from the template."""
+
+    def __init__(self, tokenizer: Any):
+        if not getattr(tokenizer, "is_fast", False):
+            raise UserError("this tokenizer has no fast (tokenizer.json) version: convert it with AutoTokenizer first")
+        self.tokenizer = tokenizer
+        added = list(tokenizer.added_tokens_decoder.values())
+        self.special_texts = sorted({*tokenizer.all_special_tokens, *(t.content for t in added if t.special)})
+        longest_first = sorted(self.special_texts, key=len, reverse=True)
+        self.special_pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        self.rstrip_texts = tuple(t.content for t in added if t.rstrip)
+        self.bos = self._own_bos()
+        self.continuation, self.prefix_scheme = _without_word_start_prefix(tokenizer)
+
+    def _own_bos(self) -> list[int]:
+        """[bos] where the tokenizer itself puts it before a text, else []: what the model was pre-trained on."""
+        bos = self.tokenizer.bos_token_id
+        return [bos] if bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos] else []
+
+    def with_bos(self, ids: list[int]) -> list[int]:
+        """`ids` with the tokenizer's own BOS in front, unless the template has written it already."""
+        return ids if not self.bos or ids[:1] == self.bos else self.bos + ids
+
+    def protect(self, content: str) -> str:
+        """`content` with every text of a special token replaced by its number between marks."""
+        return self.special_pattern.sub(
+            lambda match: f"{MARK}{self.special_texts.index(match[0])}{MARK}", content.replace(MARK, "")
+        )
+
+    def encode(self, batch: list[list[Segment]]) -> list[list[list[int]]]:
+        """Token ids of every segment of every conversation; each distinct text is tokenised once."""
+        plan = [[list(self._pieces(segments, i)) for i in range(len(segments))] for segments in batch]
+        ids = self._tokenise(dict.fromkeys(piece for rows in plan for pieces in rows for piece in pieces))
+        return [[[token for piece in pieces for token in ids[piece]] for pieces in rows] for rows in plan]
+
+    def _pieces(self, segments: list[Segment], index: int) -> Iterable[Piece]:
+        text = segments[index].text
+        before = segments[index - 1].text if index else ""
+        if self.rstrip_texts and before.endswith(self.rstrip_texts):
+            text = text.lstrip()  # such a token swallows the white space after it (Phi-3)
+        after_special = any(before.endswith(special) for special in self.special_texts)
+        continues = bool(before) and (not after_special or self.prefix_scheme == "first")
+        for position, part in enumerate(MARKED.split(text)):
+            if position % 2:  # the number of a protected text
+                # In two pieces: some vocabularies hold the control token's text as an ordinary word as well.
+                special = self.special_texts[int(part)]
+                yield from (Piece(text, "literal") for text in (special[:1], special[1:]) if text)
+            elif part:
+                yield from self._plain(part, continues or position > 0)
+
+    def _plain(self, text: str, continues: bool) -> Iterable[Piece]:
+        if not continues or self.continuation is None:
+            yield Piece(text, "standard")
+            return
+        # Word-start prefixes: after a special token the tokenizer begins anew and prefixes again ("always"), or not.
+        special = self.special_pattern.search(text) if self.prefix_scheme == "always" else None
+        end = special.start() if special else len(text)
+        yield from (Piece(text[:end], "continued"),) if end else ()
+        yield from (Piece(text[end:], "standard"),) if end < len(text) else ()
+
+    def _tokenise(self, pieces: Iterable[Piece]) -> dict[Piece, list[int]]:
+        """One call per kind of piece; nearly always that is one call."""
+        ids: dict[Piece, list[int]] = {}
+        for kind in ("standard", "continued", "literal"):
+            of_kind = [piece for piece in pieces if piece.kind == kind]
+            texts = [piece.text for piece in of_kind]
+            if not texts:
+                continue
+            if kind == "standard" or self.continuation is None:
+                # `verbose=False`: over-long texts are our own business (truncation.py), not a warning's.
+                encoded = self.tokenizer(
+                    texts,
+                    add_special_tokens=False,
+                    split_special_tokens=kind == "literal",
+                    return_attention_mask=False,
+                    return_token_type_ids=False,
+                    verbose=False,
+                )["input_ids"]
+            else:
+                self.continuation.encode_special_tokens = kind == "literal"
+                encoded = [e.ids for e in self.continuation.encode_batch(texts, add_special_tokens=False)]
+            ids.update(zip(of_kind, encoded, strict=True))
+        return ids
+
+
+def _without_word_start_prefix(tokenizer: Any) -> tuple[Any, str]:
+    """A twin of the tokenizer that puts no "▁" (word start) before a text, and when the original does.
+
+    SentencePiece-like tokenizers put a space before every text. An answer that follows "### Response:\\n" starts no
+    text: with that space, training would differ from what every other tool feeds the model. None where no
+    prefix is added (GPT-2, Llama-3, Qwen): there the standard pass is right for every segment.
+    """
+    from tokenizers import Tokenizer
+
+    backend = tokenizer.backend_tokenizer
+    stages = {"normalizer": backend.normalizer, "pre_tokenizer": backend.pre_tokenizer}
+    states = {name: json.loads(stage.__getstate__()) for name, stage in stages.items() if stage is not None}
+    scheme = ""
+    for state in states.values():
+        for step in state.get("normalizers", state.get("pretokenizers", [state])):
+            if step["type"] == "Prepend":
+                step["prepend"], scheme = "", "always"
+            elif step["type"] == "Metaspace" and step.get("prepend_scheme", "always") != "never":
+                step["prepend_scheme"], scheme = "never", step.get("prepend_scheme", "always")
+            elif step["type"] == "ByteLevel" and step.get("add_prefix_space"):
+                step["add_prefix_space"], scheme = False, "always"
+    if not scheme:
+        return None, ""
+    return Tokenizer.from_str(json.dumps({**json.loads(backend.to_str()), **states})), scheme
