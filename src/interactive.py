@@ -7,6 +7,7 @@ Ctrl-C goes one step back; in the menu itself it leaves.
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ import questionary
 
 import commands
 from auto_bot_tuner.utils.errors import UsageError, UserError
-from auto_bot_tuner.utils.settings import Setting, find_setting
+from auto_bot_tuner.utils.settings import Setting, all_settings, value_of
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,9 @@ def as_flags(setting: Setting, value: Any, answer: Any) -> list[str]:
 
 def current(verb: str, argv: list[str], flag: str) -> tuple[Setting, Any]:
     """The setting behind a flag and its value so far: from the preset, the earlier answers, or the class."""
+    candidates = all_settings(commands.arguments_class(verb))
+    setting = next(s for s in candidates if flag == (s.name if s.positional else s.flag))
     try:
-        return find_setting(commands.parse(verb, argv), flag)
+        return setting, value_of(commands.parse(verb, argv), setting)
     except UsageError:  # a required answer is still to come
-        return find_setting(commands.arguments_class(verb), flag)
+        return setting, None if setting.default is dataclasses.MISSING else setting.default

@@ -7,18 +7,16 @@ the line that says what to do is in there, and this file takes it out.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import re
-import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import tyro
 from pydantic import ValidationError
 
 from auto_bot_tuner.utils.errors import UsageError
-from auto_bot_tuner.utils.settings import Setting, in_one_line, settings_of
+from auto_bot_tuner.utils.settings import all_settings, in_one_line
 
 # Sections are for reading: `--learning-rate`, not `--training.learning-rate`.
 FLAT = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
@@ -88,22 +86,11 @@ def _missing(complaint: str, arguments_class: Any) -> str:
     """Required settings that were not given. tyro adds the whole help of each; the names are enough."""
     if not complaint.startswith("Missing from"):
         return ""
-    names = [setting.name if setting.positional else setting.flag for setting in _settings(arguments_class)]
-    positional = [setting.name for setting in _settings(arguments_class) if setting.positional]
+    names = [setting.name if setting.positional else setting.flag for setting in all_settings(arguments_class)]
+    positional = [setting.name for setting in all_settings(arguments_class) if setting.positional]
     flags = [name for name in dict.fromkeys(names) if re.search(rf"(?<!\S){re.escape(name)} [A-Z{{\[]", complaint)]
     return f"missing: {', '.join(flags or positional)}"
 
 
 def _flags(arguments_class: Any) -> dict[str, str]:
-    return {setting.name: setting.flag for setting in _settings(arguments_class)}
-
-
-def _settings(arguments_class: Any) -> Iterator[Setting]:
-    """All settings behind the flags: of every member of a union, and of the sections inside."""
-    if isinstance(arguments_class, type) and dataclasses.is_dataclass(arguments_class):
-        for setting in settings_of(arguments_class):
-            yield setting
-            yield from _settings(type(setting.default))
-    else:
-        for member in typing.get_args(arguments_class):
-            yield from _settings(member)
+    return {setting.name: setting.flag for setting in all_settings(arguments_class)}

@@ -7,13 +7,12 @@ stands there, the comment above the field included.
 from __future__ import annotations
 
 import ast
-import contextlib
 import dataclasses
 import difflib
 import inspect
 import textwrap
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -56,21 +55,28 @@ def settings_of(config_class: type) -> tuple[Setting, ...]:
     )
 
 
-def find_setting(config: Any, flag: str) -> tuple[Setting, Any]:
-    """The setting with this flag in a config (an instance, or a class for its defaults) or in one of its sections.
+def all_settings(arguments_class: Any) -> Iterator[Setting]:
+    """The settings behind a command's flags: those inside sections, and of every member of a union of subcommands."""
+    if isinstance(arguments_class, type) and dataclasses.is_dataclass(arguments_class):
+        for setting in settings_of(arguments_class):
+            if dataclasses.is_dataclass(setting.default):
+                yield from all_settings(type(setting.default))
+            else:
+                yield setting
+    else:
+        for member in typing.get_args(arguments_class):
+            yield from all_settings(member)
 
-    Raises:
-        KeyError: there is none.
-    """
-    is_class = isinstance(config, type)
-    for setting in settings_of(config if is_class else type(config)):
-        value = setting.default if is_class else getattr(config, setting.name)
-        if setting.flag == flag or (setting.positional and setting.name == flag):
-            return setting, None if value is dataclasses.MISSING else value
-        if dataclasses.is_dataclass(value):
-            with contextlib.suppress(KeyError):
-                return find_setting(value, flag)
-    raise KeyError(flag)
+
+def value_of(arguments: Any, setting: Setting) -> Any:
+    """What a setting is set to, in `arguments` or in one of their sections; None where nothing is."""
+    for own in settings_of(type(arguments)):
+        value = getattr(arguments, own.name)
+        if own == setting:
+            return value
+        if dataclasses.is_dataclass(value) and setting in all_settings(type(value)):
+            return value_of(value, setting)
+    return None
 
 
 def _default(config_class: Any, field: dataclasses.Field[Any]) -> Any:
