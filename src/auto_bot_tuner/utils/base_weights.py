@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 
 from auto_bot_tuner.utils.errors import UserError, one_line
 from auto_bot_tuner.utils.model_source import ModelSource
-from auto_bot_tuner.utils.weight_files import check_loading_report, check_weight_files
+from auto_bot_tuner.utils.weight_files import check_finite, check_loading_report
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -16,65 +17,27 @@ if TYPE_CHECKING:
     from auto_bot_tuner.training.config import ModelConfig
 
 
-def load_weights(source: ModelSource, config: ModelConfig, device: str, dropout: float) -> PreTrainedModel:
-    """The base model in `config.dtype` (float32 for all that is trained), every tensor of it from the file."""
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoModelForCausalLM
-
-    check_weight_files(source.path)
-    try:
-        architecture = load_architecture(source, config.trust_remote_code, dropout)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            source.path,
-            config=architecture,
-            dtype=getattr(torch, config.dtype),  # unless told, transformers 5 takes the file's own
-            trust_remote_code=config.trust_remote_code,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,  # reported, and refused below, by name
-            output_loading_info=True,
-            **(four_bits(device) if config.load_in_4bit else {}),
-        )
-    except UserError:
-        raise
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"{source.name} does not fit into the memory of {device}: use a smaller model, bfloat16 or load_in_4bit"
-        ) from error
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        ImportError,
-        StrictDataclassError,
-    ) as error:
-        raise UserError(
-            f"{source.name} cannot be loaded ({one_line(error)}): check its config.json, or choose another model"
-        ) from error
-    check_loading_report(source.name, report)
-    # Known by its name, not by its place in this machine's cache: adapters write it down as their base.
-    model.name_or_path = model.config._name_or_path = source.name
-    return model
+# What transformers raises for a config.json or weights that it cannot make a model of.
+REFUSALS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, StrictDataclassError)
 
 
 def load_architecture(source: ModelSource, trust_remote_code: bool, dropout: float) -> PreTrainedConfig:
     """config.json, with every dropout rate set.
 
     Raises:
-        UserError: the model is no decoder, or brings code of its own that was not allowed.
+        UserError: it cannot be read, is of no decoder, or brings code of its own that was not allowed.
     """
     from transformers import AutoConfig
 
     try:
+        # Not None: transformers would ask on the terminal whether to run the code.
         architecture = AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
-    except ValueError as error:
+    except REFUSALS as error:
         if "trust_remote_code" in str(error):
             raise UserError(
                 f"{source.name} brings Python code of its own: read it, and if you trust it set trust_remote_code"
             ) from error
-        raise
+        raise cannot_be_loaded(source, error) from error
     if architecture.is_encoder_decoder:
         raise UserError(
             f"{source.name} is an encoder-decoder ({architecture.model_type}): choose a decoder-only language model "
@@ -85,6 +48,46 @@ def load_architecture(source: ModelSource, trust_remote_code: bool, dropout: flo
         if ("dropout" in field or field.endswith(("pdrop", "layerdrop"))) and type(value) in (int, float):
             setattr(architecture, field, dropout)
     return architecture
+
+
+def load_weights(
+    source: ModelSource, architecture: PreTrainedConfig, config: ModelConfig, device: str
+) -> PreTrainedModel:
+    """The base model in `config.dtype` (float32 for all that is trained), every tensor of it from the file.
+
+    Raises:
+        UserError: a tensor is missing, misshapen or not finite, or transformers refuses the folder.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source.path,
+            config=architecture,
+            dtype=getattr(torch, config.dtype),  # unless told, transformers 5 takes the file's own
+            trust_remote_code=config.trust_remote_code,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # reported, and refused below, by name
+            output_loading_info=True,
+            **(four_bits(device) if config.load_in_4bit else {}),
+        )
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{source.name} does not fit into the memory of {device}: use a smaller model, bfloat16 or load_in_4bit"
+        ) from error
+    except REFUSALS as error:
+        raise cannot_be_loaded(source, error) from error
+    check_loading_report(source.name, report)
+    check_finite(source.name, dict(model.named_parameters()))
+    # Known by its name, not by its place in this machine's cache: adapters write it down as their base.
+    model.name_or_path = model.config._name_or_path = source.name
+    return model
+
+
+def cannot_be_loaded(source: ModelSource, error: Exception) -> UserError:
+    return UserError(
+        f"{source.name} cannot be loaded ({one_line(error)}): correct its config.json, or choose another model"
+    )
 
 
 def four_bits(device: str) -> dict[str, Any]:

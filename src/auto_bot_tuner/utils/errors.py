@@ -30,4 +30,6 @@ class Interrupted(UserError):
 def one_line(error: BaseException) -> str:
     """The first line of a library's message: their messages run over many, ours may not."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1]).rstrip(".")

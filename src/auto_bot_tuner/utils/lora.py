@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from auto_bot_tuner.utils.errors import UsageError, UserError, one_line
 from auto_bot_tuner.utils.model_source import ADAPTER_WEIGHTS, read_adapter_config
-from auto_bot_tuner.utils.weight_files import check_weight_files, listed
+from auto_bot_tuner.utils.weight_files import check_finite, check_weight_files, listed
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -108,10 +108,12 @@ def load_adapter(model: PreTrainedModel, folder: Path, config: ModelConfig) -> P
         raise UserError(
             f"{mismatch} ({one_line(error)}): was the base replaced? name the right one in its config"
         ) from error
+    tensors = adapter_tensors(adapted)
     with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
-        astray = set(adapter_tensors(adapted)).symmetric_difference(file.keys())
+        astray = tensors.keys() ^ set(file.keys())
     if astray:  # peft only warns, and leaves what is missing at its random start
         raise UserError(f"{mismatch}: {listed(sorted(astray))} is in only one of them; copy the checkpoint again")
+    check_finite(str(folder), tensors)
     logger.info("going on with the adapter of %s: r=%s, alpha=%s", folder, lora.r, lora.lora_alpha)
     return adapted
 

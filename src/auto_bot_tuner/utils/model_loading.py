@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from auto_bot_tuner.training.config import ModelConfig
-from auto_bot_tuner.utils.base_weights import load_weights
+from auto_bot_tuner.utils.base_weights import load_architecture, load_weights
 from auto_bot_tuner.utils.device import choose_device, get_device
 from auto_bot_tuner.utils.errors import UsageError, UserError, one_line
 from auto_bot_tuner.utils.lora import add_adapter, load_adapter
 from auto_bot_tuner.utils.model_source import ModelSource, find_base, find_model
 from auto_bot_tuner.utils.quiet import quiet_libraries
 from auto_bot_tuner.utils.stop_tokens import with_stop_tokens
-from auto_bot_tuner.utils.weight_files import check_finite
+from auto_bot_tuner.utils.weight_files import check_weight_files
 
 __all__ = ["get_device", "load_from_config", "load_model_and_tokenizer"]
 
@@ -88,8 +88,10 @@ def load(config: ModelConfig, device: str, dropout: float) -> Loaded:
     base = find_base(source, config.trust_remote_code) if source.is_adapter else source
     check_frozen_settings(config, has_frozen_base=config.use_lora or source.is_adapter)
     with quiet_libraries():
+        architecture = load_architecture(base, config.trust_remote_code, dropout)
+        check_weight_files(base.path)
         tokenizer = load_tokenizer(source if source.has_tokenizer else base, config)
-        model = load_weights(base, config, device, dropout)
+        model = load_weights(base, architecture, config, device)
         check_vocabulary(source.name, tokenizer, model)
         model.config.pad_token_id = tokenizer.pad_token_id
         model.generation_config = with_stop_tokens(model, tokenizer)
@@ -97,7 +99,6 @@ def load(config: ModelConfig, device: str, dropout: float) -> Loaded:
             model = load_adapter(model, source.path, config)
         elif config.use_lora:
             model = add_adapter(model, config)
-    check_finite(source.name, model)
     return model.to(device).eval(), tokenizer, device
 
 

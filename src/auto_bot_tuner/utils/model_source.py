@@ -75,12 +75,10 @@ def model_folder(folder: Path) -> Path:
     for candidate in (folder, folder / "final"):
         if (candidate / "config.json").is_file() or (candidate / ADAPTER_CONFIG).is_file():
             return candidate
-    checkpoints = sorted(path.name for path in folder.glob("checkpoint-*"))
-    hint = f"it is a run that did not finish; name a checkpoint in it, such as {folder / checkpoints[-1]}"
-    raise UserError(
-        f"{folder} holds no model (neither config.json nor {ADAPTER_CONFIG}): "
-        + (hint if checkpoints else "name the folder with config.json and model.safetensors, or a hub id such as gpt2")
-    )
+    hint = "name the folder with config.json and model.safetensors, or a hub id such as gpt2"
+    for checkpoint in folder.glob("checkpoint-*"):
+        hint = f"it is a run that did not finish; name a checkpoint in it, such as {checkpoint}"
+    raise UserError(f"{folder} holds no model (neither config.json nor {ADAPTER_CONFIG}): {hint}")
 
 
 def download(name: str, trust_remote_code: bool) -> Path:
@@ -148,7 +146,7 @@ def read_adapter_config(folder: Path) -> dict[str, object]:
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise UserError(f"{path} is not of a LoRA adapter (peft_type LORA): only those can be trained and merged here")
     if config.get("task_type") not in (None, "CAUSAL_LM"):
-        raise UserError(f"{folder} is an adapter for {config['task_type']}, not for a language model (CAUSAL_LM)")
+        raise UserError(f"{folder} is an adapter for {config['task_type']}: name one of a language model (CAUSAL_LM)")
     return config
 
 

@@ -18,7 +18,7 @@ from safetensors import safe_open
 
 from auto_bot_tuner.training.config import ModelConfig
 from auto_bot_tuner.training.run_folder import written_aside
-from auto_bot_tuner.utils.base_weights import load_weights
+from auto_bot_tuner.utils.base_weights import load_architecture, load_weights
 from auto_bot_tuner.utils.errors import UserError
 from auto_bot_tuner.utils.lora import adapter_tensors
 from auto_bot_tuner.utils.model_source import find_model
@@ -115,9 +115,10 @@ def merge(model: PeftModel) -> PreTrainedModel:
     """
     from peft import PeftModel, set_peft_model_state_dict
 
-    adapted = PeftModel(unadapted_base(model), copy.deepcopy(model.active_peft_config))
-    set_peft_model_state_dict(adapted, adapter_tensors(model))
-    merged: PreTrainedModel = adapted.merge_and_unload()
+    with quiet_libraries():
+        adapted = PeftModel(unadapted_base(model), copy.deepcopy(model.active_peft_config))
+        set_peft_model_state_dict(adapted, adapter_tensors(model))
+        merged: PreTrainedModel = adapted.merge_and_unload()
     return merged.eval()
 
 
@@ -127,16 +128,16 @@ def unadapted_base(model: PeftModel) -> PreTrainedModel:
     if getattr(base, "is_loaded_in_4bit", False):
         # Four bits are for training: the adapter is added to the weights they were made from.
         name = model.active_peft_config.base_model_name_or_path
-        return load_weights(find_model(name), ModelConfig(name=name), "cpu", dropout=0.0)
+        source = find_model(name)
+        return load_weights(source, load_architecture(source, False, 0.0), ModelConfig(name=name), "cpu")
     # A layer with an adapter keeps its own weight as base_layer; one that is trained beside it, as original_module.
     own = {
-        name.replace(".base_layer", "").replace(".original_module", ""): tensor.to("cpu", torch.float32)
+        name.replace(".base_layer", "").replace(".original_module", ""): tensor.to("cpu", torch.float32, copy=True)
         for name, tensor in base.state_dict().items()
         if ".lora_" not in name and ".modules_to_save." not in name
     }
     config = copy.deepcopy(base.config)
-    with quiet_libraries():
-        fresh: PreTrainedModel = type(base).from_pretrained(None, config=config, state_dict=own, dtype=torch.float32)
+    fresh: PreTrainedModel = type(base).from_pretrained(None, config=config, state_dict=own, dtype=torch.float32)
     fresh.generation_config = copy.deepcopy(base.generation_config)
     return fresh
 

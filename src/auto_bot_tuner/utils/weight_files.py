@@ -26,10 +26,11 @@ def check_weight_files(folder: Path, single_file: str = "model.safetensors") -> 
     Raises:
         UserError: only pickled weights, none at all, or a damaged file.
     """
-    files = [folder / single_file]
-    if not files[0].is_file() and (folder / INDEX).is_file():
+    if (folder / single_file).is_file():
+        files = [folder / single_file]
+    elif (folder / INDEX).is_file():
         files = shards(folder / INDEX)
-    if not files[0].is_file():
+    else:
         pickled = next((path.name for pattern in PICKLED for path in folder.glob(pattern)), None)
         cause = f"only pickled weights ({pickled})" if pickled else f"no weights ({single_file})"
         raise UserError(
@@ -72,13 +73,13 @@ def listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
-def check_finite(name: str, model: torch.nn.Module) -> None:
+def check_finite(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
     """Every weight is a number. One NaN in a weight makes every logit NaN.
 
     Raises:
         UserError: names the tensor.
     """
-    for tensor_name, tensor in model.named_parameters():
+    for tensor_name, tensor in tensors.items():
         if not tensor.is_floating_point() or tensor.numel() == 0:  # 4-bit weights are packed integers
             continue
         # Both ends of the range are finite ⟺ all are; unlike isfinite().all() this needs no second tensor.
