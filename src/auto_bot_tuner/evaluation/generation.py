@@ -8,7 +8,7 @@ conversation that is written in the checkpoint's own chat template (`generate_re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ def complete(
     """Completions of raw texts with their tokens and log-probabilities."""
     if not prompts:
         return []
-    prompt_ids = [ids or start_of_text(tokenizer) for ids in tokenizer(list(prompts))["input_ids"]]
+    prompt_ids = [ids or start_of_text(tokenizer) for ids in tokenizer(list(prompts), verbose=False)["input_ids"]]
     stops = stop_tokens(model, (tokenizer.eos_token_id,))
     generations = generate(model, prompt_ids, config or GenerationConfig(), stops)
     return _responses(tokenizer, prompt_ids, generations)
@@ -68,7 +68,7 @@ def respond(
 ) -> list[Response]:
     """The assistant's next turn in each conversation (message lists that end with a user turn), in order."""
     prompt_format = PromptFormat.from_tokenizer(tokenizer)
-    prompt_ids = [prompt_format.encode_prompt(messages) for messages in conversations]
+    prompt_ids = prompt_format.encode_prompts(list(conversations))
     stops = stop_tokens(model, prompt_format.stop_token_ids)
     generations = generate(model, prompt_ids, config or GenerationConfig(), stops)
     return _responses(tokenizer, prompt_ids, generations)
@@ -76,13 +76,25 @@ def respond(
 
 def stream_response(
     model: Any, tokenizer: Any, messages_or_text: Messages | str, config: GenerationConfig | None = None
-) -> Iterator[str]:
-    """`generate_response` piece by piece, as it is written; the pieces joined are the same text."""
+) -> Generator[str, None, bool]:
+    """`generate_response` piece by piece, as it is written; the pieces joined are the same text.
+
+    The generator's return value says whether the answer ended by itself (a stop token) or was cut off.
+    """
     prompt_format = PromptFormat.from_tokenizer(tokenizer)
     prompt = prompt_format.encode_prompt(as_messages(messages_or_text))
     stops = stop_tokens(model, prompt_format.stop_token_ids)
-    new_tokens = stream(model, prompt, config or GenerationConfig(), stops)
-    yield from text_pieces(tokenizer, prompt, (token for token in new_tokens if token not in stops))
+    ended = False
+
+    def spoken() -> Iterator[int]:
+        nonlocal ended
+        for token in stream(model, prompt, config or GenerationConfig(), stops):
+            ended = token in stops
+            if not ended:
+                yield token
+
+    yield from text_pieces(tokenizer, prompt, spoken())
+    return ended
 
 
 def as_messages(messages_or_text: Messages | str) -> Messages:

@@ -47,7 +47,8 @@ def compute_perplexity(
     scored.
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
-    rows = [list(ids) for ids in tokenizer(texts)["input_ids"]] if texts else []
+    # `verbose=False`: that a text is longer than the context is our business (the window), not a warning's.
+    rows = [list(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]] if texts else []
     # A label at position 0 is never a target, so every row may label all of its tokens.
     metrics = _score(model, [{"input_ids": ids, "labels": ids} for ids in rows], window, batch_tokens)
     num_bytes = sum(len(text.encode()) for text in texts)
@@ -94,7 +95,7 @@ def _score(model: Any, items: Sequence[Item], window: int, batch_tokens: int) ->
     with evaluation_mode(model):
         for rows in cut_by_tokens(range(len(windows)), [len(part["input_ids"]) for part in windows], batch_tokens):
             batch = collate(windows, rows).to(model.device)
-            total += float(nll(batch["input_ids"], batch["labels"])[0])
+            total += float(nll(**batch.tensors)[0])
             num_tokens += int(batch.weight)
     if num_tokens == 0:
         raise UserError("perplexity needs at least one token with another before it; the texts hold none")
