@@ -53,7 +53,7 @@ class SFTTrainer(Trainer):
 
     def compute_loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """`sft_loss` of a micro-batch, computed without ever holding all of its logits (`training/logprobs.py`)."""
-        summed_nll, correct = self.module(batch["input_ids"], batch["labels"])
+        summed_nll, correct = self.module(batch["input_ids"], batch["labels"], batch["lengths"])
         # The loop multiplies by the weight again. A process without rows in this step has weight 0, not 0/0.
         trained_tokens = max(batch.weight, 1)
         return summed_nll / trained_tokens, {"accuracy": correct / trained_tokens}

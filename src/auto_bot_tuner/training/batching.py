@@ -21,7 +21,7 @@ from auto_bot_tuner.data import IGNORE_INDEX
 class Batch:
     """One forward pass."""
 
-    tensors: dict[str, torch.Tensor]  # input_ids (B, T), labels (B, T), …
+    tensors: dict[str, torch.Tensor]  # input_ids (B, T), labels (B, T), lengths (B,), …
     weight: float  # trained tokens (or pairs): the share of the step's gradient that is this batch's
     tokens: int  # real tokens, padding left out
     rows: list[int]  # where they came from, for messages
@@ -77,24 +77,26 @@ def share_between(cuts: list[list[int]], lengths: Sequence[int], processes: int)
 
 
 def collate(dataset: Any, rows: Sequence[int]) -> Batch:
-    """Right-pad rows to the longest of them: input_ids and labels (B, T).
+    """Right-pad rows to the longest of them: input_ids and labels (B, T), lengths (B,).
 
     Padding takes the label -100, so its own id never matters, and the real tokens are known by length, never by
     comparing ids with the pad id: with pad == eos that would delete every end token. No rows (a process with
     nothing to do in this step) become row 0 with weight 0: its gradient is nothing, but every process takes part.
     """
     items = [dataset[row] for row in rows] or [dataset[0]]
-    longest = max(len(item["input_ids"]) for item in items)
+    lengths = [len(item["input_ids"]) for item in items]
+    longest = max(lengths)
     input_ids = torch.zeros(len(items), longest, dtype=torch.long)  # (B, T)
     labels = torch.full((len(items), longest), IGNORE_INDEX, dtype=torch.long)  # (B, T)
     for i, item in enumerate(items):
-        length = len(item["input_ids"])
+        length = lengths[i]
         input_ids[i, :length] = torch.as_tensor(item["input_ids"])
         labels[i, :length] = torch.as_tensor(item["labels"])
     # The first token of a row is no target, whatever its label: nothing predicts it.
     weight = int((labels[:, 1:] != IGNORE_INDEX).sum()) if rows else 0
-    tokens = sum(len(item["input_ids"]) for item in items) if rows else 0
-    return Batch({"input_ids": input_ids, "labels": labels}, weight, tokens, list(rows))
+    tokens = sum(lengths) if rows else 0
+    tensors = {"input_ids": input_ids, "labels": labels, "lengths": torch.tensor(lengths)}
+    return Batch(tensors, weight, tokens, list(rows))
 
 
 def row_lengths(dataset: Any) -> list[int]:

@@ -2,11 +2,12 @@ r"""From hidden states to log-probabilities: the one place, and the one that dec
 
 The plain way computes logits for every position, (B, T, V) floats. For 8 rows of 512 tokens and GPT-2's 50,257 words
 that is 0.8 GB, three times over (logits, softmax, gradient), and most of them belong to prompt and padding, which
-nobody trains. Two ideas remove this, and `sft/loss.py`'s formula stays equal to 1e-6 (tested):
+nobody trains. Three ideas remove this, and `sft/loss.py`'s formula stays equal to 1e-6 (tested):
 
 1. *Logits only where a token is trained*: choose the hidden states first, multiply by the head afterwards.
 2. *Loss by chunks, gradient in the same sweep*: the gradient of a sum of negative log-likelihoods is known in closed
    form, softmax minus one-hot, so each chunk's logits are used for both and thrown away.
+3. *No padding* in the trunk either, where that pays: `flat.py`.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from auto_bot_tuner.data import IGNORE_INDEX
+from auto_bot_tuner.training.flat import flat_hidden_states, make_flat, padded_hidden_states
 
 # Logits that exist at one time. On a CPU a chunk that stays in the cache is fastest; on a GPU, one that fills it.
 CHUNK_LOGITS_CPU = 2**21
@@ -85,33 +88,31 @@ class CausalNLL(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.head_is_plain: bool | None = None  # found out at the first batch
+        self.is_flat = make_flat(causal_model(model), output_head(model).weight.shape[0])
+        self.head_is_plain = head_is_plain(model)
 
-    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """input_ids, labels (B, T), right-padded -> sum of NLL over trained tokens, number of them ranked first."""
-        if self.head_is_plain is None:
-            self.head_is_plain = head_is_plain(self.model, input_ids[:1, :8])
-        # The token at t + 1 is predicted from position t, and only where it is trained.
-        trained = labels[:, 1:] != IGNORE_INDEX  # (B, T-1)
-        targets = labels[:, 1:][trained]  # (N,)
+    def forward(
+        self, input_ids: torch.Tensor, labels: torch.Tensor, lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Right-padded input_ids and labels (B, T), lengths (B,) -> sum of NLL of the trained tokens, and hits.
+
+        Hits are the trained tokens that the model ranks first.
+        """
+        # The token at t + 1 is predicted from position t: shift the labels to where they are predicted.
+        labels = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)  # (B, T)
+        trained = labels != IGNORE_INDEX  # (B, T)
+        targets = labels[trained]  # (N,)
         if not self.head_is_plain:
-            logits = self.model(input_ids=input_ids, use_cache=False).logits[:, :-1][trained]
+            logits = self.model(input_ids=input_ids, use_cache=False).logits[trained]  # (N, V)
             return -gather_logprobs(logits, targets).sum(), (logits.argmax(dim=-1) == targets).sum()
-        hidden = hidden_states(self.model, input_ids)[:, :-1][trained]  # (N, H)
+        trunk = causal_model(self.model).base_model
+        hidden_states = (flat_hidden_states if self.is_flat else padded_hidden_states)(trunk, input_ids, lengths)
+        real = torch.arange(input_ids.shape[1], device=input_ids.device) < lengths[:, None]  # (B, T)
+        hidden = hidden_states[trained[real]]  # (sum of lengths, H) -> (N, H)
         return cast(
             tuple[torch.Tensor, torch.Tensor],
             SummedNLL.apply(hidden, output_head(self.model).weight, targets, torch.is_grad_enabled()),
         )
-
-
-def hidden_states(model: nn.Module, input_ids: torch.Tensor) -> torch.Tensor:
-    """The trunk's last hidden states, (B, T) -> (B, T, H), of right-padded rows.
-
-    No attention mask: in a causal model no token looks to its right, so padding on the right is never
-    attended to, and without a mask PyTorch may use its fastest attention.
-    """
-    trunk: Any = causal_model(model).base_model
-    return cast(torch.Tensor, trunk(input_ids=input_ids, use_cache=False).last_hidden_state)
 
 
 def causal_model(model: nn.Module) -> Any:
@@ -125,18 +126,31 @@ def output_head(model: nn.Module) -> nn.Linear:
 
 
 @torch.no_grad()
-def head_is_plain(model: nn.Module, input_ids: torch.Tensor) -> bool:
+def head_is_plain(model: nn.Module) -> bool:
     """Whether logits are just head @ hidden state, asked of the model itself on a few tokens.
 
-    Some architectures scale or cap their logits, some heads have a bias or an adapter. A list of them would
-    be out of date tomorrow; comparing once is always right. Those that differ take the plain, slower way.
+    Some architectures cap or scale their logits, some heads have a bias or an adapter. A list of them would be out of
+    date tomorrow. Instead a hook swaps the head's output for known, large numbers and watches its input: both must
+    come through unchanged. (Comparing real logits would miss a cap as long as they are small.) Those that differ
+    take the plain, slower way.
     """
-    head: Any = output_head(model)
-    if type(head) is not nn.Linear or head.bias is not None:
+    head: nn.Module = causal_model(model).get_output_embeddings()
+    if type(head) is not nn.Linear or getattr(head, "bias", None) is not None:
         return False
+    inputs: list[torch.Tensor] = []
+    input_ids = torch.arange(6, device=head.weight.device)[None] % head.out_features  # (1, T)
+    known = torch.linspace(-100, 100, head.out_features, device=head.weight.device)  # (V,)
+
+    def swap(_: nn.Module, head_inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        inputs.append(head_inputs[0])
+        return known.to(output.dtype).expand_as(output)
+
     was_training = model.training
     model.eval()  # dropout would make the two passes differ
-    expected = model(input_ids=input_ids, use_cache=False).logits
-    found = head(hidden_states(model, input_ids))
+    hook = head.register_forward_hook(swap)
+    logits = model(input_ids=input_ids, use_cache=False).logits
+    hook.remove()
+    hidden = causal_model(model).base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+    same_input = torch.allclose(inputs[0].float(), hidden.float(), rtol=1e-2, atol=1e-3)
     model.train(was_training)
-    return expected.shape == found.shape and torch.allclose(expected.float(), found.float(), rtol=1e-2, atol=1e-2)
+    return same_input and torch.equal(logits, known.to(logits.dtype).expand_as(logits))

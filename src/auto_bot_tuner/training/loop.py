@@ -102,9 +102,12 @@ class Trainer:
         while self.state.step < self.total_steps:
             epoch, index = divmod(self.state.step, self.steps_per_epoch)
             order = epoch_order(len(self.lengths), self.config.seed, epoch)
-            rows = order[index * self.rows_per_step : (index + 1) * self.rows_per_step]
-            cuts = share_between(cut_by_tokens(rows, self.lengths, self.token_budget), self.lengths, self.processes)
-            yield [collate(self.train_dataset, cut) for cut in cuts[self.rank :: self.processes]]
+            yield self.micro_batches(order[index * self.rows_per_step : (index + 1) * self.rows_per_step])
+
+    def micro_batches(self, rows: Sequence[int]) -> list[Batch]:
+        """This process's share of one step's rows, cut by length."""
+        cuts = share_between(cut_by_tokens(rows, self.lengths, self.token_budget), self.lengths, self.processes)
+        return [collate(self.train_dataset, cut) for cut in cuts[self.rank :: self.processes]]
 
     # ---- the loop ----
 
@@ -229,7 +232,7 @@ class Trainer:
         if self.config.micro_batch_tokens:
             return self.config.micro_batch_tokens
         # On a CPU small passes stay in the cache. On a GPU large ones keep it busy, up to what the user allowed.
-        return 2048 if self.accelerator.device.type == "cpu" else self.config.batch_size * max(self.lengths)
+        return 1024 if self.accelerator.device.type == "cpu" else self.config.batch_size * max(self.lengths)
 
     @property
     def peak_learning_rate(self) -> float:
