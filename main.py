@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -60,7 +60,7 @@ def menu() -> int:
     return 0
 
 
-def overview(verbs: dict[str, tuple[str, str]]) -> str:
+def overview(verbs: Mapping[str, tuple[str, str]]) -> str:
     """The page of `python main.py --help`."""
     width = max(map(len, verbs)) + 2
     lines = [f"  {name:{width}}{help_line}" for name, (_, help_line) in verbs.items()]

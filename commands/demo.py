@@ -108,7 +108,8 @@ def run(arguments: Arguments) -> None:
         UserError: a stage fails, or the JSON file cannot be written.
     """
     rows = held_out_rows(arguments.quick)
-    results = []
+    results: list[Result] = []
+    write_json(arguments.json, results)  # a file that cannot be written should be known before the work, not after it
     for number, stage in enumerate(STAGES, start=1):
         say(f"\n── Stage {number} of {len(STAGES)}: {stage.name} ──")
         started = time.perf_counter()

@@ -10,7 +10,7 @@ import tyro
 from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.sft.config import SFTConfig
-from auto_bot_tuner.training.config import STRICT
+from auto_bot_tuner.training.config import STRICT, TrainingConfig
 from auto_bot_tuner.utils.run_config import RunConfig
 from commands.training import RunArguments, closing_words, config_writer, describe_run, preset_layers, say
 
@@ -22,13 +22,13 @@ class Arguments(RunArguments):
     # Supervised fine-tuning, and nothing else here.
     method: Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress] = "sft"
     # The settings of SFT.
-    training: SFTConfig = field(default_factory=SFTConfig)
+    training: TrainingConfig = field(default_factory=SFTConfig)
 
 
 def layers(argv: Sequence[str]) -> Arguments | None:
     """The preset below the flags."""
     below = preset_layers("sft", argv)
-    return below and Arguments(model=below.model, dataset=below.dataset, training=below.training)
+    return Arguments(model=below.model, dataset=below.dataset, training=below.training) if below else None
 
 
 def run(arguments: Arguments) -> None:

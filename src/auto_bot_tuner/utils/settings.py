@@ -59,8 +59,9 @@ def all_settings(arguments_class: Any) -> Iterator[Setting]:
     """The settings behind a command's flags: those inside sections, and of every member of a union of subcommands."""
     if isinstance(arguments_class, type) and dataclasses.is_dataclass(arguments_class):
         for setting in settings_of(arguments_class):
-            if dataclasses.is_dataclass(setting.default):
-                yield from all_settings(type(setting.default))
+            section = type(setting.default)
+            if dataclasses.is_dataclass(section):
+                yield from all_settings(section)
             else:
                 yield setting
     else:
@@ -70,7 +71,8 @@ def all_settings(arguments_class: Any) -> Iterator[Setting]:
 
 def value_of(arguments: Any, setting: Setting) -> Any:
     """What a setting is set to, in `arguments` or in one of their sections; None where nothing is."""
-    for own in settings_of(type(arguments)):
+    arguments_class: type = type(arguments)
+    for own in settings_of(arguments_class):
         value = getattr(arguments, own.name)
         if own == setting:
             return value
