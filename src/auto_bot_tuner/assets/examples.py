@@ -12,9 +12,10 @@ from random import Random
 class Example:
     """One question of one task, with everything that the text, the data sets and the scorer need of it.
 
-    `prompts[:2]` are also asked in the dialogues of the pre-training text; the others are seen in instructions only, so that
-    fine-tuning has paraphrases to generalise over. `statements` say the same in plain prose, the form in which the base model
-    comes to know it. `wrong` is a plausible mistake in the form of the answer: quizzes need it now, preferences later.
+    `prompts[:2]` are also asked in the dialogues of the pre-training text; the others are seen in instructions only,
+    so that fine-tuning has paraphrases to generalise over. `statements` say the same in plain prose, the form in
+    which the base model comes to know it. `wrong` is a plausible mistake in the form of the answer: quizzes need it
+    now, preferences later.
     """
 
     task: str
@@ -31,14 +32,23 @@ Task = Callable[[Random], Example]
 
 # Per thousand. Tasks with few keys give away a larger share, so that the test set has enough different questions.
 HELD_OUT_PER_THOUSAND = 80
-SMALL_TASKS = {"animal_fact": 180, "person_fact": 180, "thing_fact": 250, "opposite": 200, "kind": 180, "spell": 120, "letter": 100, "describe": 250}
+SMALL_TASKS = {
+    "animal_fact": 180,
+    "person_fact": 180,
+    "thing_fact": 250,
+    "opposite": 200,
+    "kind": 180,
+    "spell": 120,
+    "letter": 100,
+    "describe": 250,
+}
 
 
 def held_out(task: str, key: str) -> bool:
-    """Whether this question belongs to the test set: decided by the key alone, so every part of the world agrees without a list.
+    """Whether this question belongs to the test set: decided by the key alone, so no list is needed to agree on it.
 
-    A hash and not a random draw, because text, training rows and test rows are made at different times by different loops.
-    Python's own `hash` is salted per process; sha1 is the same everywhere.
+    A hash and not a random draw, because text, training rows and test rows are made at different times by different
+    loops. Python's own `hash` is salted per process; sha1 is the same everywhere.
     """
     digest = hashlib.sha1(f"{task}|{key}".encode()).digest()
     return int.from_bytes(digest[:4], "big") % 1000 < SMALL_TASKS.get(task, HELD_OUT_PER_THOUSAND)

@@ -40,7 +40,7 @@ def thing_fact(rng: Random) -> Example:
 
 
 def is_it_true(rng: Random) -> Example:
-    """A claim, true or false with equal chance. The key holds the claimed value: the space is every fact times every value."""
+    """A claim, true or false with equal chance. The key holds the claimed value: every fact times every value."""
     group = rng.choice(list(ENTITIES))
     entity = rng.choice(list(ENTITIES[group]))
     relation = rng.randrange(len(RELATIONS[group]))
@@ -56,7 +56,12 @@ def is_it_true(rng: Random) -> Example:
     return Example(
         task="is_it_true",
         key=f"{entity}/{told.name}/{claimed}",
-        prompts=(f"Is it true that {quoted}?", f"Is this right? {claim}", f"True or false: {claim}", f"Do you agree that {quoted}?"),
+        prompts=(
+            f"Is it true that {quoted}?",
+            f"Is this right? {claim}",
+            f"True or false: {claim}",
+            f"Do you agree that {quoted}?",
+        ),
         output=yes if claimed == value else no,
         wrong=no if claimed == value else yes,
         statements=(f"It is true that {quoted}.",) if claimed == value else (f"It is false that {quoted}. {truth}",),
@@ -69,7 +74,12 @@ def opposite(rng: Random) -> Example:
     return Example(
         task="opposite",
         key=word,
-        prompts=(f"What is the opposite of {word}?", f"Which word is the opposite of {word}?", f"Give the opposite of {word}.", f"Find a word that means the opposite of {word}."),
+        prompts=(
+            f"What is the opposite of {word}?",
+            f"Which word is the opposite of {word}?",
+            f"Give the opposite of {word}.",
+            f"Find a word that means the opposite of {word}.",
+        ),
         output=f"The opposite of {word} is {OPPOSITES[word]}.",
         wrong=f"The opposite of {word} is {wrong}.",
         statements=(f"The opposite of {word} is {OPPOSITES[word]}.", f"What is not {word} is {OPPOSITES[word]}."),
@@ -83,10 +93,19 @@ def kind(rng: Random) -> Example:
     return Example(
         task="kind",
         key=word,
-        prompts=(f"What kind of thing is {word}?", f"What is meant by {word}?", f"Name the kind of thing that {word} is.", f"To which kind does {word} belong?"),
+        prompts=(
+            f"What kind of thing is {word}?",
+            f"What is meant by {word}?",
+            f"Name the kind of thing that {word} is.",
+            f"To which kind does {word} belong?",
+        ),
         output=f"The word {word} names {right}.",
         wrong=f"The word {word} names {wrong}.",
-        statements=(f"The word {word} names {right}.", f"By {word} we mean {right}.", f"One kind of {KIND_OF[word]} is {word}."),
+        statements=(
+            f"The word {word} names {right}.",
+            f"By {word} we mean {right}.",
+            f"One kind of {KIND_OF[word]} is {word}.",
+        ),
     )
 
 
@@ -98,8 +117,12 @@ def bigger(rng: Random) -> Example:
     return Example(
         task="bigger",
         key=f"{small}<{big}",
-        prompts=(f"Which is {more}, the {first} or the {second}?", f"Which animal is {more}: {first} or {second}?",
-                 f"Name the {more} animal: {first} or {second}.", f"Compare the {first} and the {second}. Which one is {more}?"),
+        prompts=(
+            f"Which is {more}, the {first} or the {second}?",
+            f"Which animal is {more}: {first} or {second}?",
+            f"Name the {more} animal: {first} or {second}.",
+            f"Compare the {first} and the {second}. Which one is {more}?",
+        ),
         output=f"The {winner} is {more} than the {loser}.",
         wrong=f"The {loser} is {more} than the {winner}.",
         statements=(f"The {big} is bigger than the {small}.", f"The {small} is smaller than the {big}."),
@@ -111,12 +134,19 @@ def describe(rng: Random) -> Example:
     group = rng.choice(("animal", "person"))
     entity = rng.choice(list(ENTITIES[group]))
     values = ENTITIES[group][entity]
-    wrong_values = [rng.choice([other for other in values_of(group, i) if other != value]) for i, value in enumerate(values)]
+    wrong_values = [
+        rng.choice([other for other in values_of(group, i) if other != value]) for i, value in enumerate(values)
+    ]
     name = f"the {entity}" if group == "animal" else entity
     return Example(
         task="describe",
         key=entity,
-        prompts=(f"What do you know about {name}?", f"Describe {name}.", f"Tell me all about {name}.", f"Say in two sentences what you know about {name}."),
+        prompts=(
+            f"What do you know about {name}?",
+            f"Describe {name}.",
+            f"Tell me all about {name}.",
+            f"Say in two sentences what you know about {name}.",
+        ),
         output=_description(group, entity, values),
         wrong=_description(group, entity, wrong_values),
         statements=(_description(group, entity, values),),

@@ -8,7 +8,7 @@ from .examples import Example
 from .facts import KINDS, NAMES, SPELLED, WORDS
 
 ORDINALS = ("first", "second", "third", "fourth")
-SORT_HARD_LENGTH = 5  # the length of the lists of `sort_hard`, the task that fine-tuning leaves half-learnt for reinforcement learning
+SORT_NAMES = {3: "sort_three", 4: "sort_four", 5: "sort_five"}
 
 
 def _joined(items: list[str] | list[int]) -> str:
@@ -29,12 +29,17 @@ def reverse(rng: Random) -> Example:
     return Example(
         task="reverse",
         key=min(text, backwards),  # a list and its reverse are one question: neither may give the other away
-        prompts=(f"What is {text} backwards?", f"Say this list backwards: {text}", f"Reverse the list: {text}", f"Put these words in reverse order: {text}"),
+        prompts=(
+            f"What is {text} backwards?",
+            f"Say this list backwards: {text}",
+            f"Reverse the list: {text}",
+            f"Put these words in reverse order: {text}",
+        ),
         prompts_with_input=("Reverse the list.", "Write the words in reverse order."),
         input=text,
-        output=backwards,
-        wrong=_joined(_swapped(words[::-1], rng)),
-        statements=(f"The list {text} is backwards {backwards}.", f"Forwards: {text}. Backwards: {backwards}."),
+        output=f"Backwards: {backwards}.",
+        wrong=f"Backwards: {_joined(_swapped(words[::-1], rng))}.",
+        statements=(f"Take the list {text}. Backwards: {backwards}.", f"Forwards: {text}. Backwards: {backwards}."),
     )
 
 
@@ -46,12 +51,17 @@ def nth_word(rng: Random) -> Example:
     return Example(
         task="nth_word",
         key=f"{name} of {text}",
-        prompts=(f"Which word is {name}: {text}?", f"What is the {name} word of {text}?", f"Find the {name} word: {text}", f"Name the {name} word of this list: {text}"),
+        prompts=(
+            f"Which word is {name}: {text}?",
+            f"What is the {name} word of {text}?",
+            f"Find the {name} word: {text}",
+            f"Name the {name} word of this list: {text}",
+        ),
         prompts_with_input=(f"Find the {name} word.", f"Which word is the {name} one?"),
         input=text,
-        output=answer,
-        wrong=rng.choice([word for word in words if word != answer]),
-        statements=(f"In the list {text}, the {name} word is {answer}.", f"List: {text}. The {name} word: {answer}."),
+        output=f"The {name} word is {answer}.",
+        wrong=f"The {name} word is {rng.choice([word for word in words if word != answer])}.",
+        statements=(f"In the list {text}, the {name} word is {answer}.", f"List: {text}. The {name} word is {answer}."),
     )
 
 
@@ -63,12 +73,19 @@ def odd_one_out(rng: Random) -> Example:
     return Example(
         task="odd_one_out",
         key=_joined(sorted(words)),
-        prompts=(f"Which word does not belong: {text}?", f"Find the odd one out: {text}", f"One of these is of another kind. Which one? {text}"),
+        prompts=(
+            f"Which word does not belong: {text}?",
+            f"Find the odd one out: {text}",
+            f"One of these is of another kind. Which one? {text}",
+        ),
         prompts_with_input=("Find the word that does not belong.",),
         input=text,
-        output=odd,
-        wrong=rng.choice([word for word in words if word != odd]),
-        statements=(f"Among {text}, the word that does not belong is {odd}.", f"Odd one out of {text}: {odd}."),
+        output=f"The word that does not belong is {odd}.",
+        wrong=f"The word that does not belong is {rng.choice([word for word in words if word != odd])}.",
+        statements=(
+            f"Among {text}, the word that does not belong is {odd}.",
+            f"Words: {text}. The word that does not belong is {odd}.",
+        ),
     )
 
 
@@ -80,25 +97,41 @@ def pick(rng: Random) -> Example:
     return Example(
         task="pick",
         key=f"{wanted} in {_joined(sorted(words))}",
-        prompts=(f"Which word names a kind of {wanted}: {text}?", f"Find the {wanted}: {text}", f"Pick the {wanted} from this list: {text}"),
+        prompts=(
+            f"Which word names a kind of {wanted}: {text}?",
+            f"Find the {wanted}: {text}",
+            f"Pick the {wanted} from this list: {text}",
+        ),
         prompts_with_input=(f"Which of these is of the kind {wanted}?",),
         input=text,
-        output=answer,
-        wrong=rng.choice([word for word in words if word != answer]),
-        statements=(f"Among {text}, the {wanted} is {answer}.", f"Kind {wanted} in {text}: {answer}."),
+        output=f"The {wanted} is {answer}.",
+        wrong=f"The {wanted} is {rng.choice([word for word in words if word != answer])}.",
+        statements=(f"Among {text}, the {wanted} is {answer}.", f"Words: {text}. The {wanted} is {answer}."),
     )
 
 
 def spell(rng: Random) -> Example:
     word = rng.choice(SPELLED)
     letters = " ".join(word)
+    mistake = " ".join(_swapped(list(word), rng))
+    if mistake == letters:  # two equal letters were exchanged: leave one out instead
+        mistake = letters[:-2]
     return Example(
         task="spell",
         key=word,
-        prompts=(f"How do you spell {word}?", f"Spell the word {word}.", f"Spell {word} letter by letter.", f"Write {word} with a space after each letter."),
-        output=letters,
-        wrong=" ".join(_swapped(list(word), rng)) if len(set(word)) == len(word) else letters[:-2],
-        statements=(f"The word {word} is spelled {letters}.", f"{word}: {letters}.", f"The letters {letters} make {word}."),
+        prompts=(
+            f"How do you spell {word}?",
+            f"Spell the word {word}.",
+            f"Spell {word} letter by letter.",
+            f"Write {word} with a space after each letter.",
+        ),
+        output=f"The word {word} is spelled {letters}.",
+        wrong=f"The word {word} is spelled {mistake}.",
+        statements=(
+            f"The word {word} is spelled {letters}.",
+            f"{word}: {letters}.",
+            f"The letters {letters} make {word}.",
+        ),
     )
 
 
@@ -109,10 +142,18 @@ def letter(rng: Random) -> Example:
     return Example(
         task="letter",
         key=f"{which} of {word}",
-        prompts=(f"What is the {which} letter of {word}?", f"Which letter is the {which} one in {word}?", f"Name the {which} letter of the word {word}.", f"Tell me the {which} letter of {word}."),
+        prompts=(
+            f"What is the {which} letter of {word}?",
+            f"Which letter is the {which} one in {word}?",
+            f"Name the {which} letter of the word {word}.",
+            f"Tell me the {which} letter of {word}.",
+        ),
         output=f"The {which} letter of {word} is {answer}.",
         wrong=f"The {which} letter of {word} is {wrong}.",
-        statements=(f"The {which} letter of {word} is {answer}.", f"{word}: {' '.join(word)}. The {which} letter is {answer}."),
+        statements=(
+            f"The {which} letter of {word} is {answer}.",
+            f"{word}: {' '.join(word)}. The {which} letter is {answer}.",
+        ),
     )
 
 
@@ -121,10 +162,15 @@ def add(rng: Random) -> Example:
     return Example(
         task="add",
         key=f"{min(a, b)}+{max(a, b)}",
-        prompts=(f"What is {a} plus {b}?", f"How much is {a} + {b}?", f"Add {a} and {b}.", f"Find the sum of {a} and {b}."),
-        output=f"{a} + {b} = {a + b}",
-        wrong=f"{a} + {b} = {a + b + rng.choice((-10, -1, 1, 10))}",
-        statements=(f"{a} + {b} = {a + b}.",) * 3 + (f"The sum of {a} and {b} is {a + b}.",),
+        prompts=(
+            f"What is {a} plus {b}?",
+            f"How much is {a} + {b}?",
+            f"Add {a} and {b}.",
+            f"Find the sum of {a} and {b}.",
+        ),
+        output=f"The sum of {a} and {b} is {a + b}.",
+        wrong=f"The sum of {a} and {b} is {a + b + rng.choice((-10, -1, 1, 10))}.",
+        statements=(f"The sum of {a} and {b} is {a + b}.",) * 3 + (f"{a} + {b} = {a + b}.",),
     )
 
 
@@ -135,36 +181,48 @@ def extreme(rng: Random) -> Example:
     return Example(
         task="extreme",
         key=f"{which} of {_joined(sorted(numbers))}",
-        prompts=(f"What is the {which} number: {text}?", f"Which of these numbers is the {which}: {text}?", f"Find the {which} number: {text}"),
+        prompts=(
+            f"What is the {which} number: {text}?",
+            f"Which of these numbers is the {which}: {text}?",
+            f"Find the {which} number: {text}",
+        ),
         prompts_with_input=(f"Find the {which} number.", f"Name the {which} of these numbers."),
         input=text,
-        output=str(answer),
-        wrong=str(rng.choice([number for number in numbers if number != answer])),
-        statements=(f"Of {text}, the {which} number is {answer}.", f"Numbers: {text}. The {which}: {answer}."),
+        output=f"The {which} number is {answer}.",
+        wrong=f"The {which} number is {rng.choice([number for number in numbers if number != answer])}.",
+        statements=(f"Of {text}, the {which} number is {answer}.", f"Numbers: {text}. The {which} number is {answer}."),
     )
 
 
-def sort_numbers(task: str, length: int, rng: Random) -> Example:
+def sort_numbers(length: int, rng: Random) -> Example:
     numbers = rng.sample(range(10, 100), length)
     text, in_order = _joined(numbers), sorted(numbers)
     return Example(
-        task=task,
+        task=SORT_NAMES[length],
         key=_joined(in_order),  # the same numbers in any order are one question
-        prompts=(f"What is {text} in order?", f"Sort these numbers: {text}", f"Put these numbers in order, the smallest first: {text}"),
+        prompts=(
+            f"What is {text} in order?",
+            f"Sort these numbers: {text}",
+            f"Put these numbers in order, the smallest first: {text}",
+        ),
         prompts_with_input=("Sort the numbers.", "Write the numbers in order, from small to large."),
         input=text,
-        output=_joined(in_order),
-        wrong=_joined(_swapped(in_order, rng)),
-        statements=(f"Unsorted: {text}. Sorted: {_joined(in_order)}.", f"The numbers {text} are in order {_joined(in_order)}."),
+        output=f"In order: {_joined(in_order)}.",
+        wrong=f"In order: {_joined(_swapped(in_order, rng))}.",
+        statements=(
+            f"Numbers: {text}. In order: {_joined(in_order)}.",
+            f"Take {text}. In order: {_joined(in_order)}.",
+        ),
     )
 
 
 def sort_three(rng: Random) -> Example:
-    return sort_numbers("sort_three", 3, rng)
+    return sort_numbers(3, rng)
 
 
-def sort_hard(rng: Random) -> Example:
-    return sort_numbers("sort_hard", SORT_HARD_LENGTH, rng)
+def sort_five(rng: Random) -> Example:
+    """The hard task: fine-tuning leaves it half-learnt, which is where reinforcement learning has something to do."""
+    return sort_numbers(5, rng)
 
 
 def who_has(rng: Random) -> Example:
