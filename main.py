@@ -45,7 +45,7 @@ def route(argv: list[str]) -> int:
     elif verb in commands.VERBS:
         commands.run(verb, rest)
     else:
-        near = difflib.get_close_matches(verb, commands.VERBS, n=1)
+        near = difflib.get_close_matches(verb, commands.VERBS, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(commands.VERBS)}"
         return complain(f"unknown command {verb!r}: {hint} (python main.py --help)", 2)
     return 0

@@ -1,0 +1,95 @@
+"""`train-sft` and `train-config` from end to end: the same run by flags and by file, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+import main
+from auto_bot_tuner.utils.run_config import load_run_config
+from tests.models import gpt2_tokenizer, tiny_model
+
+ROWS = [{"instruction": f"What is {i} plus 1?", "input": "", "output": f"{i} plus 1 is {i + 1}."} for i in range(24)]
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch) -> Path:
+    """A folder with a model and a data set, as a user's working directory."""
+    monkeypatch.chdir(tmp_path)
+    tiny_model("gpt2").save_pretrained("model")
+    gpt2_tokenizer().save_pretrained("model")
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return tmp_path
+
+
+SETTINGS = ["--dataset", "rows.jsonl", "--no-lora", "--batch-size", "4", "--grad-accum", "1", "--max-steps", "2"]
+FLAGS = ["--model", "model", *SETTINGS, "--logging-steps", "1", "--num-samples", "0", "--report-to"]
+
+
+def losses(folder: str) -> list[float]:
+    return [record["loss"] for line in Path(folder, "metrics.jsonl").open() if "loss" in (record := json.loads(line))]
+
+
+def test_flags_and_yaml_train_the_same_run_and_its_config_repeats_it(world, capsys):
+    assert main.main(["train-sft", *FLAGS, "--output-dir", "by_flags"]) == 0
+    config = {
+        "model": {"name": "model", "use_lora": False},
+        "dataset": {"name": "rows.jsonl"},
+        "training": {"batch_size": 4, "gradient_accumulation_steps": 1, "max_steps": 2, "output_dir": "by_file"},
+    }
+    config["training"] |= {"logging_steps": 1, "num_samples": 0, "report_to": []}
+    Path("sft_mine.yaml").write_text(yaml.safe_dump(config))
+    assert main.main(["train-config", "sft_mine.yaml"]) == 0
+    assert main.main(["train-config", "by_flags/config.yaml", "--type", "sft", "--output-dir", "again"]) == 0
+
+    assert len(losses("by_flags")) == 2
+    assert losses("by_flags") == losses("by_file") == losses("again")
+    resolved = load_run_config(Path("by_flags/config.yaml"))
+    assert resolved.training.learning_rate == 2e-5  # resolved: full fine-tuning
+    assert "python main.py chat by_flags/final" in capsys.readouterr().out
+
+
+def test_lora_gets_its_own_learning_rate(world):
+    flags = [flag for flag in FLAGS if flag != "--no-lora"]
+    assert main.main(["train-sft", *flags, "--output-dir", "run"]) == 0
+    assert load_run_config(Path("run/config.yaml")).training.learning_rate == 2e-4
+
+
+def test_a_dry_run_shows_the_numbers_and_leaves_nothing(world, capsys):
+    assert main.main(["train-sft", *FLAGS, "--output-dir", "run", "--dry-run", "--max-steps", "0"]) == 0
+    out = capsys.readouterr().out
+    # 24 rows less one held out (5 %), four a step: 6 steps.
+    assert "rows     23 of 23" in out and "(6 per epoch)" in out and "one step         4 rows" in out
+    assert "100.00%" in out and "⟦" in out  # all weights are trained; the trained part of row 0
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--dataset", "missing.jsonl"], "missing.jsonl"),
+        (["--model", "no/such/folder"], "no/such/folder"),
+        (["--resume"], "without --resume"),
+    ],
+)
+def test_what_fails_is_one_line_and_exit_code_1(world, capsys, flags, words):
+    assert main.main(["train-sft", *FLAGS, "--output-dir", "run", *flags]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1 and words in err
+
+
+def test_a_finished_run_is_not_overwritten_by_accident(world, capsys):
+    assert main.main(["train-sft", *FLAGS, "--output-dir", "run"]) == 0
+    before = losses("run")
+    assert main.main(["train-sft", *FLAGS, "--output-dir", "run", "--seed", "7"]) == 1
+    assert "--overwrite" in capsys.readouterr().err and losses("run") == before
+    assert main.main(["train-sft", *FLAGS, "--output-dir", "run", "--seed", "7", "--overwrite"]) == 0
+    assert losses("run") != before
+
+
+def test_no_data_set_is_wrong_usage(world, capsys):
+    assert main.main(["train-sft", "--model", "model"]) == 2
+    assert "--dataset" in capsys.readouterr().err
