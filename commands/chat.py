@@ -141,7 +141,10 @@ class Chat:
                 self.turns.pop()
 
     def forget_what_does_not_fit(self) -> None:
-        """Drop the oldest whole turns until the prompt leaves room for an answer, and say so."""
+        """Drop the oldest whole turns until the prompt leaves room for an answer, and say so.
+
+        Raises UserError for a message that leaves no room even alone; then nothing is dropped.
+        """
         from auto_bot_tuner.data.prompt_format import PromptFormat
         from auto_bot_tuner.evaluation.engine import context_limit
 
@@ -150,12 +153,14 @@ class Chat:
             return
         room = limit - min(self.config.max_new_tokens, limit // 4)  # a quarter of the context is kept for the answer
         prompt_format = PromptFormat.from_tokenizer(self.tokenizer)
-        dropped = 0
-        while len(self.turns) > 2 and len(prompt_format.encode_prompt(self.messages)) > room:
-            del self.turns[:2]
-            dropped += 1
-        if dropped:
-            note(f"(the model's context of {limit} tokens is full: the oldest {dropped} turn(s) were forgotten)")
+        all_turns = self.turns
+        while (length := len(prompt_format.encode_prompt(self.messages))) > room and len(self.turns) > 2:
+            self.turns = self.turns[2:]
+        if length >= limit:
+            self.turns = all_turns
+            raise UserError(f"this message needs {length} tokens and the model's context is {limit}: shorten it")
+        if forgotten := (len(all_turns) - len(self.turns)) // 2:
+            note(f"(the model's context of {limit} tokens is full: the oldest {forgotten} turn(s) were forgotten)")
 
     def obey(self, line: str) -> bool:
         """Carry out a /command. False: leave."""

@@ -58,7 +58,7 @@ class RowArguments(ModelArguments):
 
 @dataclass(config=STRICT, kw_only=True)
 class PerplexityArguments(RowArguments):
-    """How surprised is the model by every token of raw text (a text column, a .txt file), by the answers of conversations?"""
+    """How surprised is the model? By all of a raw text (text column or .txt file); by the answers of conversations."""
 
     # Tokens seen at once. 0: the model's context. Longer texts are read through a sliding window.
     window: NonNegativeInt = 0
