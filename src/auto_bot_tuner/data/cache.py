@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,4 +68,5 @@ def write(key: str, arrays: Arrays) -> None:
         for old in entries[:-NEWEST_KEPT]:
             old.unlink(missing_ok=True)
     except (OSError, SafetensorError):
-        aside.unlink(missing_ok=True)  # the cache saves time, it is not the work
+        with suppress(OSError):  # the cache saves time, it is not the work
+            aside.unlink()
