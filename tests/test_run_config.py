@@ -148,6 +148,14 @@ def test_a_saved_config_loads_back_equal(tmp_path_factory, learning_rate, name, 
     assert load_run_config(path) == config
 
 
+def test_a_character_that_yaml_takes_for_a_line_end_survives_and_others_stay_readable(tmp_path):
+    for prompt, is_readable in (("a\x85b", False), ("Wie heißt du? 你好", True)):
+        config = RunConfig(method="sft", training=SFTConfig(sample_prompts=(prompt,)))
+        save_run_config(tmp_path / "config.yaml", config)
+        assert load_run_config(tmp_path / "config.yaml") == config
+        assert (prompt in (tmp_path / "config.yaml").read_text(encoding="utf-8")) == is_readable
+
+
 def test_a_config_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):

@@ -85,19 +85,16 @@ def save_run_config(path: Path, config: RunConfig) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    values = {name: _plain(getattr(config, name)) for name in ("method", *SECTIONS)}
+    values = {"method": config.method} | {name: dataclasses.asdict(getattr(config, name)) for name in SECTIONS}
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    if yaml.safe_load(text) != yaml.safe_load(yaml.safe_dump(values)):
+        # PyYAML writes some characters (U+0085) raw that it reads as a line's end: escape all, readable or not.
+        text = yaml.safe_dump(values, sort_keys=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _plain(value: Any) -> Any:
-    """A dataclass as YAML's own types: a tuple is a list there."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: _plain(inner) for name, inner in dataclasses.asdict(value).items()}
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
