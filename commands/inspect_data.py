@@ -17,23 +17,29 @@ if TYPE_CHECKING:
 
 @dataclass(config=STRICT, kw_only=True)
 class Arguments:
-    """Look at the data as the model will see it: trained, prompt, end token and cuts, token by token."""
+    """Look at the data as the trainer gets it: trained, prompt, end token and cuts, token by token."""
 
-    # The method whose dataset is shown.
+    # The method whose data set is shown.
     method: Literal["sft"] = "sft"
-    model: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
+    # Whose tokenizer and chat template: hub id, local folder, checkpoint, or a bundled name such as tiny.
+    model: str = ModelConfig.name
+    # File with a Jinja chat template, or the word builtin. Empty: the model's own, else the built-in one.
+    chat_template: str = ""
+    # Let the model's repository run its own Python code on this machine.
+    trust_remote_code: bool = False
+    # The rows.
     dataset: Annotated[DatasetConfig, tyro.conf.arg(name="")] = field(default_factory=DatasetConfig)
     # How many rows are shown. 0: the summary alone.
     rows: NonNegativeInt = 3
-    # Show the loss of the model on every trained token, in nats.
+    # Show the model's loss on every trained token, in nats: what it already knows, and what surprises it.
     loss: bool = False
 
 
 def run(arguments: Arguments) -> None:
-    """Print the rows, then the summary. The model's weights are loaded only where its losses are asked for."""
+    """Print the rows, then what became of all of them. The weights are loaded only for `--loss`."""
     from auto_bot_tuner.data.sources import load_rows
 
-    train_rows, _ = load_rows(arguments.dataset)
+    train_rows, eval_rows = load_rows(arguments.dataset)  # wrong data is found before anything heavy is imported
 
     from rich.console import Console
 
@@ -42,40 +48,48 @@ def run(arguments: Arguments) -> None:
     from auto_bot_tuner.utils.model_loading import load_from_config, load_tokenizer
     from auto_bot_tuner.utils.model_source import find_base, find_model
 
+    config = ModelConfig(
+        name=arguments.model,
+        use_lora=False,
+        chat_template=arguments.chat_template,
+        trust_remote_code=arguments.trust_remote_code,
+    )
     model, device = None, "cpu"
     if arguments.loss:
-        model, tokenizer, device = load_from_config(arguments.model)
+        model, tokenizer, device = load_from_config(config)
     else:
-        source = find_model(arguments.model.name, arguments.model.trust_remote_code)
-        source = source if source.has_tokenizer else find_base(source)
-        tokenizer = load_tokenizer(source, arguments.model)
-    config = arguments.dataset
+        source = find_model(config.name, config.trust_remote_code)
+        needs_base = source.is_adapter and not source.has_tokenizer
+        tokenizer = load_tokenizer(find_base(source, config.trust_remote_code) if needs_base else source, config)
     dataset = InstructionDataset(
         train_rows,
         tokenizer,
-        max_length=config.max_length,
-        format_type=config.format_type,
-        system_prompt=config.system_prompt,
-        train_on_prompt=config.train_on_prompt,
+        max_length=arguments.dataset.max_length,
+        format_type=arguments.dataset.format_type,
+        system_prompt=arguments.dataset.system_prompt,
+        train_on_prompt=arguments.dataset.train_on_prompt,
     )
     console = Console(highlight=False, markup=False, emoji=False)
-    console.print(legend())
+    console.print(legend(), soft_wrap=True)
     for index in range(min(arguments.rows, len(dataset))):
         losses = token_losses(model, dataset, index, device) if model is not None else None
-        console.rule(f"row {index}: {dataset.where(index)}, {heading(dataset, index, losses)}")
-        console.print(token_view(dataset, index, losses), soft_wrap=True)
+        console.rule(f"row {index}")
+        console.print(heading(dataset, index, losses), style="bold", soft_wrap=True)
+        console.print(token_view(dataset, index, losses, boundaries=True), soft_wrap=True)
     console.rule("all rows")
-    console.print(str(dataset.summary))
+    console.print(str(dataset.summary), soft_wrap=True)
+    if eval_rows is not None:
+        console.print(f"held out {len(eval_rows):,} more rows for evaluation", soft_wrap=True)
 
 
 def heading(dataset: InstructionDataset, index: int, losses: list[float] | None) -> str:
-    """Length, trained tokens and their mean loss."""
+    """Where a row comes from, its length, its trained tokens and their mean loss."""
     trained = dataset.trained_tokens[index]
-    words = f"{dataset.lengths[index]} tokens, {trained} trained"
+    words = f"{dataset.where(index)}: {dataset.lengths[index]} tokens, {trained} trained"
     if losses is None:
         return words
     labels = dataset[index]["labels"].tolist()
-    mean = sum(loss for loss, label in zip(losses, labels, strict=True) if label >= 0) / max(trained, 1)
+    mean = sum(loss for loss, label in zip(losses, labels, strict=True) if label >= 0) / trained
     return f"{words}, mean loss {mean:.3f} nats"
 
 

@@ -6,13 +6,13 @@ model will never learn to stop.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from auto_bot_tuner.data import IGNORE_INDEX
+from auto_bot_tuner.utils.terminal import neutral
 
 if TYPE_CHECKING:
     from auto_bot_tuner.sft.dataset import InstructionDataset
@@ -20,20 +20,7 @@ if TYPE_CHECKING:
 STYLES = {"prompt": "dim", "trained": "green", "end": "bold black on green", "cut": "red"}
 # Brackets say the same as the colours, for pipes and for eyes that do not tell green from red.
 OPENING, CLOSING = "⟦", "⟧"
-INVISIBLE = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")  # Unicode's classes of control, format and private characters
-
-
-def safe(text: str) -> str:
-    """`text` with control characters made visible: data must not move the cursor, ring the bell or run escapes."""
-    return "".join(
-        character if character == "\n" or unicodedata.category(character) not in INVISIBLE else _visible(character)
-        for character in text
-    )
-
-
-def _visible(character: str) -> str:
-    code = ord(character)
-    return chr(0x2400 + code) if code < 0x20 else f"\\u{code:04x}"  # ␛ for escape, ␉ for a tab
+BOUNDARY = "│"
 
 
 def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
@@ -50,29 +37,32 @@ def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     return texts
 
 
-def token_view(dataset: InstructionDataset, index: int, losses: Sequence[float] | None = None) -> Text:
-    """Row `index` token by token; with `losses` (nats, one per token) each trained token carries its own."""
+def token_view(
+    dataset: InstructionDataset, index: int, losses: Sequence[float] | None = None, boundaries: bool = False
+) -> Text:
+    """Row `index` as coloured text: a stroke between tokens where `boundaries`, their losses (nats) where given."""
     row = dataset[index]
     ids, labels = row["input_ids"].tolist(), row["labels"].tolist()
     stops = dataset.prompt_format.stop_token_ids
     cuts = dataset.cuts(index)
-    view = Text()
-    view.append(_cut_before(cuts.turns, cuts.prompt), STYLES["cut"])
+    view = Text().append(_cut_before(cuts.turns, cuts.prompt), STYLES["cut"])
     was_trained = False
     for position, text in enumerate(token_texts(dataset.tokenizer, ids)):
         trained = labels[position] != IGNORE_INDEX
         if trained != was_trained:
             view.append(OPENING if trained else CLOSING, STYLES["trained"])
+        elif boundaries and position:
+            view.append(BOUNDARY, "dim blue")
         was_trained = trained
         kind = "prompt" if not trained else "end" if ids[position] in stops else "trained"
-        view.append(safe(text), STYLES[kind])
+        view.append(neutral(text), STYLES[kind])
         if trained and losses is not None:
             view.append(f"‹{losses[position]:.2f}›", "yellow")
     view.append(CLOSING if was_trained else "", STYLES["trained"])
     if cuts.response:
         whole = dataset.uncut(index)
         trained_ids = [token for token, trained in zip(whole.input_ids, whole.trained, strict=True) if trained]
-        lost = safe(dataset.tokenizer.decode(trained_ids[-cuts.response :]))
+        lost = neutral(dataset.tokenizer.decode(trained_ids[-cuts.response :]))
         view.append(f"[cut: {cuts.response} tokens]{lost}", STYLES["cut"])
     return view
 
