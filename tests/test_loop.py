@@ -1,4 +1,4 @@
-"""The loop: a step's gradient does not depend on how its rows are cut, and the clock, checks and reports hang on the step."""
+"""The loop: the gradient of a step does not depend on how its rows are cut; checks, logs and saves hang on the step."""
 
 from __future__ import annotations
 

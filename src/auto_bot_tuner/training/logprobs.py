@@ -21,15 +21,22 @@ from torch import nn
 from auto_bot_tuner.data import IGNORE_INDEX
 from auto_bot_tuner.training.flat import flat_hidden_states, make_flat, padded_hidden_states
 
-# Logits that exist at one time. On a CPU a chunk that stays in the cache is fastest; on a GPU, one that fills it.
-CHUNK_LOGITS_CPU = 2**21
-CHUNK_LOGITS_GPU = 2**27
+# Tokens whose logits exist at one time. Each chunk also reads and writes the head's whole gradient, (V, H), so it must
+# hold enough tokens to be worth that; beyond, more tokens only cost memory. Measured with 16k and 50k words.
+CHUNK_TOKENS_CPU = 512
+CHUNK_TOKENS_GPU = 2048
 
 
 def gather_logprobs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """log pi(target) in float32, whatever the logits' type: (…, V), (…) -> (…)."""
     logits = logits.float()
     return logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(dim=-1)
+
+
+def autocast_dtype(tensor: torch.Tensor) -> torch.dtype:
+    """The type in which autocast multiplies this tensor: its own outside of autocast."""
+    device = tensor.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
 
 
 class SummedNLL(torch.autograd.Function):
@@ -45,8 +52,7 @@ class SummedNLL(torch.autograd.Function):
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, with_gradient: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """hidden (N, H), weight (V, H), targets (N,) -> the sum of NLL, and how many targets ranked first."""
-        budget = CHUNK_LOGITS_GPU if hidden.is_cuda else CHUNK_LOGITS_CPU
-        chunk_size = max(1, budget // weight.shape[0])
+        chunk_size = CHUNK_TOKENS_GPU if hidden.is_cuda else CHUNK_TOKENS_CPU
         hidden_gradient = torch.empty_like(hidden) if with_gradient else None
         # Accumulated in float32: rounding each chunk's share to bfloat16 would bias long runs.
         weight_gradient = (
@@ -54,20 +60,24 @@ class SummedNLL(torch.autograd.Function):
         )
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         correct = torch.zeros((), dtype=torch.long, device=hidden.device)
+        # Cast to autocast's type here, once: left to itself it would cast the whole head again for every chunk.
+        dtype = autocast_dtype(hidden)
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
         for start in range(0, len(targets), chunk_size):
             chunk = slice(start, start + chunk_size)
             h, y = hidden[chunk], targets[chunk].unsqueeze(-1)  # (C, H), (C, 1)
-            logits = (h @ weight.t()).float()  # (C, V)
-            correct += (logits.argmax(dim=-1, keepdim=True) == y).sum()
-            normaliser = logits.logsumexp(dim=-1, keepdim=True)  # (C, 1)
-            total += (normaliser - logits.gather(-1, y)).sum()
+            logprobs = torch.log_softmax(h @ weight.t(), dim=-1, dtype=torch.float32)  # (C, V)
+            target_logprobs = logprobs.gather(-1, y)  # (C, 1)
+            total -= target_logprobs.sum()
+            # Ranked first: nothing is more probable. (An argmax would say the same, several times slower on a CPU.)
+            correct += (target_logprobs >= logprobs.amax(dim=-1, keepdim=True)).sum()
             if hidden_gradient is None:
                 continue
-            # p - e_y, in place of the logits, which nobody needs any more.
-            error = logits.sub_(normaliser).exp_().scatter_add_(-1, y, torch.full_like(normaliser, -1.0))
-            hidden_gradient[chunk] = error.to(h.dtype) @ weight
+            # p - e_y, in place of the log-probabilities, which nobody needs any more.
+            error = logprobs.exp_().scatter_add_(-1, y, torch.full_like(target_logprobs, -1.0)).to(dtype)
+            hidden_gradient[chunk] = error @ weight
             if weight_gradient is not None:
-                weight_gradient += error.to(h.dtype).t() @ h
+                weight_gradient += error.t() @ h
         ctx.gradients = hidden_gradient, weight_gradient
         ctx.mark_non_differentiable(correct)
         return total, correct

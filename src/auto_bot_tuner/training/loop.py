@@ -130,7 +130,7 @@ class Trainer:
             for micro_batches in self.batches():
                 metrics = self.update(micro_batches)
                 this_run.note_update(metrics)
-                if self.is_due(self.config.eval_steps) and self.state.step < self.total_steps:
+                if self.is_due(self.config.eval_steps) or self.state.step == self.total_steps:
                     this_run.evaluate()
                 if self.is_due(self.config.save_steps):
                     this_run.save()

@@ -28,8 +28,6 @@ class Run:
         self.trainer, self.config = trainer, trainer.config
         self.folder = Path(trainer.config.output_dir)
         self.reporters: list[Callable[[Event], None]] = []
-        self.metrics: dict[str, float] = {}
-        self.evaluation: dict[str, float] = {}
 
     def __enter__(self) -> Run:
         trainer = self.trainer
@@ -60,23 +58,23 @@ class Run:
     def note_update(self, metrics: dict[str, float] | None) -> None:
         self.emit("step", {})
         if metrics is not None:
-            self.metrics = metrics
+            self.trainer.state.metrics = metrics
             self.emit("log", metrics)
 
     def evaluate(self) -> None:
         """Evaluate, write samples, and keep the weights where they are the best so far."""
-        self.trainer.state.evaluated_step = self.trainer.state.step
+        state, is_best = self.trainer.state, False
+        state.evaluated_step = state.step
         if self.trainer.eval_dataset is not None:
-            self.evaluation = self.trainer.evaluate()
-            self.emit("evaluate", self.evaluation)
-            is_best = self.trainer.state.note_evaluation(self.evaluation["eval_loss"])
-            if is_best and self.config.keep_best:
-                self.save()
-        if self.trainer.is_main:
-            samples = sample_responses(self.trainer)
-            if samples:
-                self.emit("samples", {"samples": samples})
+            state.evaluation = self.trainer.evaluate()
+            self.emit("evaluate", state.evaluation)
+            is_best = state.note_evaluation(state.evaluation["eval_loss"])
+        if self.trainer.is_main and (samples := sample_responses(self.trainer)):
+            self.emit("samples", {"samples": samples})
         self.trainer.accelerator.wait_for_everyone()
+        # Last: what a checkpoint's logs hold is what was written before it.
+        if is_best and self.config.keep_best:
+            self.save()
 
     def is_stale(self) -> bool:
         patience = self.config.early_stopping_patience
@@ -96,16 +94,17 @@ class Run:
         )
 
     def finish(self) -> dict[str, Any]:
-        """The last evaluation, then final/: the last weights, or the best ones where they were kept."""
+        """final/: the last weights, or the best ones where they were kept."""
         state = self.trainer.state
         if state.evaluated_step != state.step:
             self.evaluate()
+        metrics = {**state.metrics, **state.evaluation}
         if self.config.keep_best and state.best_step not in (None, state.step):
             self.trainer.load_weights(self.folder / f"checkpoint-{state.best_step}")
         final = self.folder / "final"
         if self.trainer.is_main:
-            save_final(self.trainer, final, {**self.metrics, **self.evaluation})
+            save_final(self.trainer, final, metrics)
         self.trainer.accelerator.wait_for_everyone()
         self.emit("save", {"path": str(final)})
-        self.emit("end", {**self.metrics, **self.evaluation})
-        return {"steps": state.step, **self.metrics, **self.evaluation, "final": str(final)}
+        self.emit("end", metrics)
+        return {"steps": state.step, **metrics, "final": str(final)}

@@ -16,6 +16,8 @@ class TrainingState:
     best_step: int | None = None
     evaluated_step: int | None = None
     evaluations_since_best: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)  # as last logged
+    evaluation: dict[str, float] = field(default_factory=dict)  # as last measured
     # What has been summed since the last log line. Saved too: a run that is interrupted between two
     # lines would otherwise write another average than one that is not.
     window: dict[str, float] = field(default_factory=dict)

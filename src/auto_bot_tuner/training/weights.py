@@ -10,6 +10,7 @@ from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.utils.quiet import quiet_libraries
 from auto_bot_tuner.utils.saving import is_adapted
 
 
@@ -28,5 +29,6 @@ def load_weights(model: Any, folder: Path) -> None:
             )
         return
     # Through transformers, which may name weights differently in files than in memory; never its dtype guess.
-    saved = type(model).from_pretrained(folder, dtype=torch.float32, use_safetensors=True, local_files_only=True)
+    with quiet_libraries():
+        saved = type(model).from_pretrained(folder, dtype=torch.float32, use_safetensors=True, local_files_only=True)
     model.load_state_dict(saved.state_dict())

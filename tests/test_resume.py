@@ -1,0 +1,183 @@
+"""A run that was killed and resumed gives the bits of one that was not: weights, metrics, samples."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from auto_bot_tuner.training import checkpoint, run_folder
+from auto_bot_tuner.training.events import Event
+from auto_bot_tuner.training.run_folder import checkpoints, is_whole, newest_checkpoint
+from auto_bot_tuner.utils.errors import Interrupted, UserError
+from tests.training_runs import logged, small_trainer, weights
+
+# Ten steps in two epochs; logs, evaluations and saves at different rhythms, so that a kill falls between them.
+RHYTHM: dict[str, Any] = {"save_steps": 2, "logging_steps": 3, "eval_steps": 4, "num_epochs": 2, "noisy": True}
+
+
+def in_a_child(work: Callable[[], None]) -> int:
+    """Run `work` in a forked process, which may kill itself; its exit code (-9 for kill -9)."""
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join(timeout=120)
+    assert child.exitcode is not None, "the child hangs"
+    return child.exitcode
+
+
+def killing_at(step: int, name: str = "step") -> Callable[[Event], None]:
+    def kill(event: Event) -> None:
+        if event.name == name and event.step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return kill
+
+
+def run(folder: Path, callback: Callable[[Event], None] | None = None, **settings: Any) -> None:
+    trainer = small_trainer(folder, **{**RHYTHM, **settings})
+    trainer.callbacks += [callback] if callback else []
+    trainer.train()
+
+
+def same_run(one: Path, other: Path, name: str = "model.safetensors") -> None:
+    assert logged(one) == logged(other)
+    first, second = weights(one / "final", name), weights(other / "final", name)
+    assert first.keys() == second.keys()
+    for key, tensor in first.items():
+        assert torch.equal(tensor, second[key]), key
+
+
+@pytest.fixture(scope="module", params=["full", "lora"])
+def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp(request.param) / "uninterrupted"
+    lora = request.param == "lora"
+    assert in_a_child(lambda: run(folder, lora=lora)) == 0
+    return {"lora": lora, "reference": folder}
+
+
+@pytest.mark.parametrize("step", [2, 5, 7, 10])  # 2: nothing after the checkpoint is lost but its log; 5: mid-epoch
+def test_killed_after_a_step(kind: dict[str, Any], step: int, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    killed = in_a_child(lambda: run(folder, killing_at(step, "save" if step == 2 else "step"), lora=kind["lora"]))
+    assert killed == -signal.SIGKILL
+    assert in_a_child(lambda: run(folder, lora=kind["lora"], resume=True)) == 0
+    same_run(folder, kind["reference"])
+
+
+def test_killed_in_the_middle_of_a_save(kind: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+
+    def killed_while_saving() -> None:
+        whole = checkpoint.save_file
+
+        def half(tensors: Any, path: Path) -> None:
+            if "checkpoint-6" in str(path):
+                os.kill(os.getpid(), signal.SIGKILL)  # the weights are written, the optimiser is not
+            whole(tensors, path)
+
+        checkpoint.save_file = half
+        run(folder, lora=kind["lora"])
+
+    assert in_a_child(killed_while_saving) == -signal.SIGKILL
+    assert [path.name for path in checkpoints(folder)] == ["checkpoint-2", "checkpoint-4"]
+    assert in_a_child(lambda: run(folder, lora=kind["lora"], resume=True)) == 0
+    same_run(folder, kind["reference"])
+    assert not list(folder.glob(".checkpoint*"))  # the half-written one is gone
+
+
+def test_killed_in_an_evaluation(kind: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    assert in_a_child(lambda: run(folder, killing_at(8, "evaluate"), lora=kind["lora"])) == -signal.SIGKILL
+    assert in_a_child(lambda: run(folder, lora=kind["lora"], resume=True)) == 0
+    same_run(folder, kind["reference"])
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_saves_the_finished_step_and_says_how_to_go_on(
+    number: signal.Signals, exit_code: int, kind: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "interrupted"
+
+    def press(event: Event) -> None:
+        if event.name == "step" and event.step == 5:
+            os.kill(os.getpid(), number)
+
+    def interrupted() -> None:
+        with pytest.raises(Interrupted) as stop:
+            run(folder, press, lora=kind["lora"])
+        assert stop.value.exit_code == exit_code
+        assert "step 5 of 10" in str(stop.value) and "--resume" in str(stop.value)
+
+    assert in_a_child(interrupted) == 0
+    assert checkpoints(folder)[-1].name == "checkpoint-5"
+    assert in_a_child(lambda: run(folder, lora=kind["lora"], resume=True)) == 0
+    same_run(folder, kind["reference"])
+
+
+def test_resuming_a_finished_run_changes_nothing(kind: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(kind["reference"], folder)
+    assert in_a_child(lambda: run(folder, lora=kind["lora"], resume=True)) == 0
+    same_run(folder, kind["reference"])
+
+
+def test_resume_with_nothing_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing to resume"):
+        small_trainer(tmp_path, resume=True).train()
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(kind: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(kind["reference"], folder)
+    newest = folder / "checkpoint-10" / "optimizer.safetensors"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    assert not is_whole(newest.parent)
+    assert newest_checkpoint(folder) == folder / "checkpoint-8"
+    assert in_a_child(lambda: run(folder, lora=kind["lora"], resume=True)) == 0
+    same_run(folder, kind["reference"])
+
+
+def test_a_resumed_run_must_have_the_same_rows_per_step(tmp_path: Path) -> None:
+    small_trainer(tmp_path, save_steps=2, max_steps=2).train()
+    with pytest.raises(UserError, match="rows_per_step was 8 and is 4"):
+        small_trainer(tmp_path, batch_size=4, resume=True).train()
+
+
+def test_a_full_disk_leaves_the_older_checkpoint_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    trainer = small_trainer(tmp_path, save_steps=2)
+    trainer.callbacks.append(
+        lambda event: monkeypatch.setattr(checkpoint, "save_file", full_disk) if event.step == 3 else None
+    )
+    with pytest.raises(UserError, match="No space left on device") as error:
+        trainer.train()
+    assert "\n" not in str(error.value)
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-2"]
+    assert is_whole(tmp_path / "checkpoint-2")
+
+
+def test_logs_are_cut_where_the_checkpoint_stands_and_torn_lines_go(tmp_path: Path) -> None:
+    log = tmp_path / "metrics.jsonl"
+    log.write_text('{"step": 1, "loss": 2.0}\n{"step": 3, "loss": 1.0}\n{"step": 4, "lo')
+    run_folder.cut_logs(tmp_path, 2)
+    assert log.read_text() == '{"step": 1, "loss": 2.0}\n'
+
+
+def test_final_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    final = tmp_path / "final"
+    with run_folder.written_aside(final) as folder:
+        (folder / "a").write_text("old")
+    with pytest.raises(UserError), run_folder.written_aside(final) as folder:
+        (folder / "a").write_text("new")
+        raise OSError(28, "No space left on device")
+    assert (final / "a").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["final"]
