@@ -52,7 +52,7 @@ demo: $(INSTALLED)
 	$(RUN) main.py demo
 
 benchmark: $(INSTALLED)
-	$(RUN) -m benchmarks
+	$(RUN) -m benchmarks.sft
 
 clean:
 	rm -rf .venv .uv build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -102,7 +102,10 @@ def config_writer(config: RunConfig) -> Callback:
 
     def write(event: Event) -> None:
         if event.name == "start":
-            training = dataclasses.replace(config.training, learning_rate=event.trainer.peak_learning_rate)
+            # The file says how the run was made, ready to make it again; not what was done about an earlier one.
+            training = dataclasses.replace(
+                config.training, learning_rate=event.trainer.peak_learning_rate, overwrite=False, resume=False
+            )
             resolved = RunConfig(method=config.method, model=config.model, dataset=config.dataset, training=training)
             save_run_config(Path(training.output_dir) / "config.yaml", resolved)
 
