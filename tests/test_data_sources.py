@@ -323,6 +323,7 @@ def test_hub_failures_say_what_to_do(monkeypatch: pytest.MonkeyPatch, make_error
         raise make_error(datasets.exceptions)
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
+    monkeypatch.setattr(hub, "_is_reachable", lambda: True)
     with pytest.raises(UserError, match=expected) as error:
         hub.load_from_hub("a/b")
     assert "\n" not in str(error.value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from auto_bot_tuner.utils.errors import UserError, one_line
@@ -19,9 +21,9 @@ def load_from_hub(name: str, subset: str = "") -> dict[str, Any]:
     from huggingface_hub import constants
     from huggingface_hub.utils import httpx
 
-    datasets.disable_progress_bars()
     try:
-        return dict(datasets.load_dataset(name, subset or None))
+        with _quietly(offline=not _is_reachable()):
+            return dict(datasets.load_dataset(name, subset or None))
     except DatasetNotFoundError as error:
         raise UserError(_not_found(name, error, constants.ENDPOINT)) from error
     except (ConnectionError, httpx.HTTPError, TimeoutError) as error:
@@ -35,12 +37,42 @@ def load_from_hub(name: str, subset: str = "") -> dict[str, Any]:
         raise UserError(
             f"data set {name!r} cannot be loaded ({one_line(cause)}): try again, or name a file of it on this machine"
         ) from error
+
+
+def _is_reachable() -> bool:
+    """One question, answered at once: the libraries would ask six times, with growing pauses."""
+    from huggingface_hub import constants, get_session
+    from huggingface_hub.utils import httpx
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=10)
+    except httpx.TransportError:
+        return False
+    return True
+
+
+@contextmanager
+def _quietly(offline: bool) -> Iterator[None]:
+    """No progress bars and no "you are not logged in"; where `offline`, what was downloaded before serves."""
+    import datasets
+    from huggingface_hub import logging as hub_logging
+
+    verbosity, was_offline = hub_logging.get_verbosity(), datasets.config.HF_HUB_OFFLINE
+    hub_logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    datasets.config.HF_HUB_OFFLINE = offline
+    try:
+        yield
     finally:
+        datasets.config.HF_HUB_OFFLINE = was_offline
         datasets.enable_progress_bars()
+        hub_logging.set_verbosity(verbosity)
 
 
 def _not_found(name: str, error: Exception, endpoint: str) -> str:
-    if "gated" in str(error):
+    if "is a gated dataset" in str(error):
         page = f"{endpoint}/datasets/{name}"
         return f"data set {name!r} is gated: accept its terms at {page}, then log in with `hf auth login`"
     return (
