@@ -125,6 +125,12 @@ def test_a_text_does_not_depend_on_its_batch_mates(model: Any) -> None:
     assert texts != [generation.token_ids for generation in generate(model, PROMPTS, other_seed, stops, 3)]
 
 
+def test_equal_prompts_get_texts_of_their_own(model: Any) -> None:
+    """Each row has its own stream of random numbers, or a batch of one prompt would hold one text many times."""
+    generations = generate(model, PROMPTS[:1] * 4, GenerationConfig(temperature=1.0, max_new_tokens=12), [])
+    assert len({tuple(generation.token_ids) for generation in generations}) == 4
+
+
 def test_the_first_stop_token_ends_a_text_and_stays_in_it(model: Any) -> None:
     """Rule 25."""
     stops = set(range(85, VOCABULARY))
