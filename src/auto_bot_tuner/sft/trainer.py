@@ -15,7 +15,6 @@ The loop it inherits (`training/loop.py`), in ten lines:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,7 +23,6 @@ from torch import nn
 from auto_bot_tuner.sft.config import SFTConfig
 from auto_bot_tuner.sft.loss import perplexity
 from auto_bot_tuner.training.batching import Batch
-from auto_bot_tuner.training.events import Callback
 from auto_bot_tuner.training.logprobs import causal_model
 from auto_bot_tuner.training.loop import Trainer
 
@@ -32,27 +30,24 @@ __all__ = ["SFTConfig", "SFTTrainer"]
 
 
 class SFTTrainer(Trainer):
-    """Trains a model on `InstructionDataset` rows with `sft_loss`."""
+    """Trains a model on `InstructionDataset` rows with `sft_loss`.
+
+    SFTTrainer(model, tokenizer, train_dataset, eval_dataset=None, config=None, callbacks=None); `train()` returns a
+    summary, `evaluate()` the metrics of the evaluation rows.
+    """
 
     Config = SFTConfig
     config: SFTConfig
 
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: Any,
-        train_dataset: Any,
-        eval_dataset: Any = None,
-        config: SFTConfig | None = None,
-        callbacks: Sequence[Callback] | None = None,
-    ) -> None:
-        """As `Trainer`. `train()` returns the summary, `evaluate()` the metrics of the evaluation rows."""
-        super().__init__(model, tokenizer, train_dataset, eval_dataset, config, callbacks)
+    def build_module(self) -> nn.Module:
+        """The shared one (`CausalNLL`); with NEFTune, the embeddings get noise on their way into it."""
         if self.config.neftune_alpha:
-            causal_model(model).get_input_embeddings().register_forward_hook(self.add_embedding_noise)
+            causal_model(self.model).get_input_embeddings().register_forward_hook(self.add_embedding_noise)
+        return super().build_module()
 
     def compute_loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """`sft_loss` of a micro-batch, computed without ever holding all of its logits (`training/logprobs.py`)."""
+        self.row_lengths = batch["lengths"]
         summed_nll, correct = self.module(batch["input_ids"], batch["labels"], batch["lengths"])
         # The loop multiplies by the weight again. A process without rows in this step has weight 0, not 0/0.
         trained_tokens = max(batch.weight, 1)
@@ -63,11 +58,15 @@ class SFTTrainer(Trainer):
         return {**means, "perplexity": perplexity(means["loss"])}
 
     def add_embedding_noise(self, embedding: nn.Module, _: Any, output: torch.Tensor) -> torch.Tensor:
-        r"""NEFTune (Jain et al. 2023, 2310.05914): noise in $\pm \alpha / \sqrt{T H}$ on the (B, T, H) embeddings.
+        r"""NEFTune (Jain et al. 2023, 2310.05914): noise in $\pm \alpha / \sqrt{T H}$ on the embeddings (…, H).
 
-        Scaled so that a row's noise has about the same length whatever T and H are. Training only: `evaluate` is exact.
+        Scaled by the length T of the token's own row, so that the noise of a whole row is about as long whatever its T.
+        Training only: `evaluate` is exact.
         """
         if not embedding.training:
             return output
-        size = self.config.neftune_alpha / (output.shape[1] * output.shape[2]) ** 0.5
-        return output + torch.empty_like(output).uniform_(-size, size)
+        lengths = self.row_lengths  # (B,)
+        is_flat = output.shape[0] != len(lengths)  # the rows end to end, (1, sum of lengths, H), else (B, T, H)
+        tokens = lengths.repeat_interleave(lengths)[None, :, None] if is_flat else lengths[:, None, None]
+        size = self.config.neftune_alpha / (tokens * output.shape[-1]).sqrt()
+        return output + torch.empty_like(output).uniform_(-1, 1) * size

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from auto_bot_tuner.training.logprobs import causal_model
 from auto_bot_tuner.training.progress import number
-from auto_bot_tuner.utils.saving import is_adapted, save_for_users
+from auto_bot_tuner.utils.saving import base_is_on_hub, is_adapted, save_for_users
 
 if TYPE_CHECKING:
     from auto_bot_tuner.training.loop import Trainer
@@ -35,21 +36,24 @@ def model_card(trainer: Trainer, metrics: dict[str, float]) -> str:
     base, config = causal_model(trainer.model).config._name_or_path or "a model without a name", trainer.config
     method = type(config).__name__.removesuffix("Config")
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    settings = {name: getattr(config, name) for name in config.__dataclass_fields__}
-    data = getattr(trainer.train_dataset, "summary", None)
+    settings = {field.name: getattr(config, field.name) for field in fields(config)}
+    data = getattr(trainer.train_dataset, "summary", None) or f"{len(trainer.train_dataset)} rows"
+    is_adapter_alone = is_adapted(trainer.model) and base_is_on_hub(trainer.model)  # else it is merged
     evaluation = "".join(
         f"| {name} | {number(value)} |\n" for name, value in metrics.items() if name.startswith("eval_")
     )
     return f"""---
 base_model: {base}
-library_name: {"peft" if is_adapted(trainer.model) else "transformers"}
+library_name: {"peft" if is_adapter_alone else "transformers"}
 tags: [{method.lower()}, auto_bot_tuner]
 ---
 # {base} after {method}
 
 Trained from `{base}` by {method} with auto_bot_tuner: {trainer.state.step} steps, {trainer.state.tokens} tokens.
 
-**Data.** {data if data is not None else f"{len(trainer.train_dataset)} rows"}
+```
+{data}
+```
 
 | evaluation | value |
 |---|---|

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from auto_bot_tuner.training.events import Event
+from auto_bot_tuner.utils.terminal import neutral
 
 # Shown in this order where a method reports them; the rest is in metrics.jsonl.
 WORTH_A_LOOK = ("loss", "accuracy", "reward_margin", "reward", "kl", "learning_rate", "grad_norm", "tokens_per_second")
@@ -76,5 +77,5 @@ def number(value: float) -> str:
 
 def one_line(text: object, width: int = 160) -> str:
     """Text as one printable line: newlines and control characters (they could drive the terminal) become marks."""
-    flat = "".join("⏎" if c == "\n" else c if c.isprintable() else "�" for c in str(text).strip())
+    flat = neutral(str(text).strip().replace("\n", "⏎"))
     return escape(flat if len(flat) <= width else flat[: width - 1] + "…")
