@@ -273,6 +273,17 @@ def test_step_zero_checks_name_the_cause(tmp_path: Path) -> None:
     assert "moved nothing" in refused(trainer)
 
 
+def test_a_save_that_would_fail_fails_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = small_trainer(tmp_path)
+
+    def full_disk(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trainer.model, "save_pretrained", full_disk)
+    assert "No space left on device" in refused(trainer)
+    assert trainer.state.step == 0
+
+
 def test_the_first_loss_that_is_not_a_number_stops_the_run_and_saves_nothing(tmp_path: Path) -> None:
     trainer = small_trainer(tmp_path, save_steps=1)
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from auto_bot_tuner.data import IGNORE_INDEX
+from auto_bot_tuner.training.run_folder import written_aside
 from auto_bot_tuner.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from auto_bot_tuner.training.loop import Trainer
 
 CHECKED_ROWS = 200  # enough to find a mistake that concerns all rows, few enough to cost nothing
 
@@ -53,6 +57,18 @@ def check_disk(folder: Path, model: nn.Module) -> None:
             f"a checkpoint needs about {need / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB free: "
             "free some space or choose another --output-dir"
         )
+
+
+def check_save(trainer: Trainer, folder: Path) -> None:
+    """Write the weights once, as a checkpoint would, and delete them: a save that fails should fail before the work.
+
+    Raises:
+        UserError: with the cause.
+    """
+    trial = folder / "save-test"
+    with written_aside(trial) as aside:
+        trainer.save_weights(aside)
+    shutil.rmtree(trial)
 
 
 def check_finite(loss: float, grad_norm: float, step: int, rows: list[int], lr: float) -> None:

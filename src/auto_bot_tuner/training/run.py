@@ -39,6 +39,8 @@ class Run:
         if trainer.is_main:
             cut_logs(self.folder, trainer.state.step)
             checks.check_disk(self.folder, trainer.model)
+            if checkpoint is None:
+                checks.check_save(trainer, self.folder)
             self.reporters = build_reporters(self.config, trainer.state.step)
             self.progress = ProgressLine(trainer.total_steps, trainer.state.step)
             self.reporters += [self.progress, *trainer.callbacks]

@@ -22,7 +22,7 @@ from auto_bot_tuner.utils.errors import UserError
 
 STATE_FILE = "trainer_state.json"  # written last: its list of files says what a whole checkpoint holds
 LOGS = ("metrics.jsonl", "samples.jsonl")
-OURS = (*LOGS, "config.yaml", "tensorboard", "final", "report.html")
+OURS = (*LOGS, "config.yaml", "tensorboard", "final", "save-test")
 
 
 def open_run_folder(config: TrainingConfig, is_main: bool) -> Path | None:
