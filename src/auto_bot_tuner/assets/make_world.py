@@ -14,10 +14,10 @@ import json
 import time
 from pathlib import Path
 
-from .pretraining import CONTEXT, new_model, packed_rows, pretrain, train_tokenizer
+from .pretraining import CONTEXT, new_model, packed_batches, pretrain, train_tokenizer
 from .world import Row, instruction_rows, text_rows, tokenizer_texts
 
-STEPS = 5500
+STEPS = 8500
 BATCH_SIZE = 16  # rows of 256 tokens; many small steps teach a small model more than few large ones
 PEAK_LEARNING_RATE = 2e-3
 HERE = Path(__file__).resolve().parent
@@ -37,18 +37,14 @@ def write_datasets(out: Path, seed: int) -> None:
 
 def make_model(out: Path, seed: int, steps: int) -> None:
     tokenizer = train_tokenizer(tokenizer_texts(seed))
-    rows = packed_rows(tokenizer, seed, steps * BATCH_SIZE)
     model = new_model(tokenizer, seed)
-    print(
-        f"{model.num_parameters():,} parameters, {rows.numel():,} tokens of text, "
-        f"vocabulary {len(tokenizer):,}, context {CONTEXT}"
-    )
+    print(f"{model.num_parameters():,} parameters, {steps * BATCH_SIZE * CONTEXT:,} tokens of text")
 
     def save() -> None:
         model.save_pretrained(out / "tiny")
         tokenizer.save_pretrained(out / "tiny")
 
-    pretrain(model, rows, BATCH_SIZE, PEAK_LEARNING_RATE, save)
+    pretrain(model, packed_batches(tokenizer, seed, BATCH_SIZE), steps, PEAK_LEARNING_RATE, save)
 
 
 def main() -> None:
