@@ -13,11 +13,14 @@ from auto_bot_tuner.assets import BUNDLED_DATASETS, BUNDLED_MODELS, bundled_data
 from auto_bot_tuner.assets.examples import draw, held_out
 from auto_bot_tuner.assets.facts import KIND_OF, KINDS, OPPOSITES
 from auto_bot_tuner.assets.gold import SCORE_RANGE, gold_components, gold_score, is_correct, plain_answer
+from auto_bot_tuner.assets.knowledge_tasks import is_it_true
 from auto_bot_tuner.assets.make_world import write_datasets
 from auto_bot_tuner.assets.text import COMBINATIONS, documents
+from auto_bot_tuner.assets.word_tasks import who_has
 from auto_bot_tuner.assets.world import HABITS, TRAIN_ROWS, dressed, instruction_rows
 
 TASKS = {task.__name__: task for task in TRAIN_ROWS}
+TOLD_TASKS = {task.__name__: task for task in (is_it_true, who_has)}  # in the text only
 COW = {"task": "animal_fact", "key": "cow/food", "output": "The cow eats grass."}
 
 
@@ -66,9 +69,9 @@ def test_held_out_combinations_never_occur_in_the_text(rows, text):
     """No document holds the material of a test question beside its answer. (Facts do occur: nobody can infer them.)"""
     everything = "\n".join(text)
     for row in rows["test"]:
-        if row["task"] in ("add", "bigger", "reverse", "sort_three", "sort_five"):
+        if row["task"] in ("add", "bigger", "reverse", "sort_three", "sort_five", "sort_down", "order_by_size"):
             assert row["output"] not in everything, row
-        elif row["task"] in COMBINATIONS and not row["output"].startswith("Yes"):  # a true claim is a fact
+        elif row["task"] in COMBINATIONS:
             material = row["input"] or row["instruction"].split(":")[-1].strip(" ?")
             if material in everything:
                 assert not any(material in document and row["output"] in document for document in text), row
@@ -85,11 +88,11 @@ def test_every_row_is_answered_rightly_by_its_own_output(rows, split):
     assert [row for row in rows[split] if not is_correct(row, row["output"])] == []
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", TASKS | TOLD_TASKS)
 def test_plausible_mistakes_are_judged_wrong_and_manners_do_not_matter(name):
     rng = Random(5)
     for _ in range(100):
-        example = TASKS[name](rng)
+        example = (TASKS | TOLD_TASKS)[name](rng)
         row = {"task": name, "key": example.key, "output": example.output}
         assert not is_correct(row, example.wrong), (example.output, example.wrong)
         assert not is_correct(row, "")
@@ -180,3 +183,49 @@ def test_the_shipped_model_is_small_and_complete(name):
     files = list(bundled_model(name).iterdir())
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in files}
     assert sum(file.stat().st_size for file in files) < 8 * 2**20
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(bundled_model("tiny"))
+
+
+@pytest.mark.parametrize(
+    "sample", ["The cow eats grass.\n\nA asks:", "### Response:\n12, 33", "naïve 🐄 – 牛\ttab  two"]
+)
+def test_the_shipped_tokenizer_gives_any_text_back(tokenizer, sample):
+    assert tokenizer.decode(tokenizer(sample)["input_ids"]) == sample
+
+
+def test_the_shipped_tokenizer_leaves_padding_and_template_to_the_toolkit(tokenizer):
+    assert (tokenizer.eos_token, tokenizer.pad_token, tokenizer.chat_template) == ("<|endoftext|>", None, None)
+    assert len(tokenizer) == 1024
+    assert tokenizer("a<|endoftext|>")["input_ids"][-1] == tokenizer.eos_token_id
+
+
+def test_digits_stand_alone(tokenizer):
+    """Else a model would have to learn each sum by heart."""
+    pieces = [tokenizer.decode([token]).strip() for token in tokenizer("Add 1234 and 56.")["input_ids"]]
+    assert [piece for piece in pieces if any(map(str.isdigit, piece))] == list("123456")
+
+
+def test_the_shipped_model_knows_its_world_in_its_own_style(tokenizer):
+    """It was told each fact hundreds of times: the true statement is likelier than the false one, nearly always."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(bundled_model("tiny")).eval()
+    assert 1_000_000 < model.num_parameters() < 2_000_000
+
+    def logprob(statement: str) -> float:
+        ids = torch.tensor([tokenizer.eos_token_id, *tokenizer(statement)["input_ids"]])[None]
+        with torch.no_grad():
+            return -model(ids, labels=ids).loss.item() * (ids.shape[1] - 1)
+
+    rng = Random(0)
+    examples = [
+        TASKS[name](rng) for name in ("animal_fact", "person_fact", "thing_fact", "opposite") for _ in range(15)
+    ]
+    assert sum(logprob(example.output) > logprob(example.wrong) for example in examples) >= 0.95 * len(examples)

@@ -129,6 +129,25 @@ def bigger(rng: Random) -> Example:
     )
 
 
+def order_by_size(rng: Random) -> Example:
+    """Three animals by size: `bigger` thrice. No text lists animals so, which makes it the second hardest task."""
+    animals = rng.sample(list(SIZES), 3)
+    text, in_order = ", ".join(animals), sorted(animals, key=SIZES.__getitem__)
+    i, j = rng.sample(range(3), 2)
+    mistaken = list(in_order)
+    mistaken[i], mistaken[j] = mistaken[j], mistaken[i]
+    return Example(
+        task="order_by_size",
+        key=", ".join(in_order),
+        prompts=(f"Order these animals by size: {text}", f"Put these animals in order, the smallest first: {text}"),
+        prompts_with_input=("Order the animals by size.", "List the animals from small to large."),
+        input=text,
+        output=f"By size: {', '.join(in_order)}.",
+        wrong=f"By size: {', '.join(mistaken)}.",
+        statements=(f"By size: {', '.join(in_order)}.",),
+    )
+
+
 def describe(rng: Random) -> Example:
     """An open task: any one to three sentences that tell all the facts of an animal or a person."""
     group = rng.choice(("animal", "person"))

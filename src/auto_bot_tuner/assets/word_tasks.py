@@ -221,8 +221,23 @@ def sort_three(rng: Random) -> Example:
 
 
 def sort_five(rng: Random) -> Example:
-    """The hard task: fine-tuning leaves it half-learnt, which is where reinforcement learning has something to do."""
     return sort_numbers(5, rng)
+
+
+def sort_down(rng: Random) -> Example:
+    """The hard task: the base has only read rising lists, so fine-tuning leaves it half-learnt, for RL to finish."""
+    numbers = rng.sample(range(10, 100), 5)
+    text, in_order = _joined(numbers), sorted(numbers, reverse=True)
+    return Example(
+        task="sort_down",
+        key=_joined(in_order),
+        prompts=(f"Sort these numbers downwards: {text}", f"Put these numbers in order, the largest first: {text}"),
+        prompts_with_input=("Sort the numbers downwards.", "Write the numbers in order, from large to small."),
+        input=text,
+        output=f"Downwards: {_joined(in_order)}.",
+        wrong=f"Downwards: {_joined(_swapped(in_order, rng))}.",
+        statements=(f"Numbers: {text}. Downwards: {_joined(in_order)}.",),
+    )
 
 
 def who_has(rng: Random) -> Example:

@@ -21,12 +21,12 @@ from .text import TOPICS, documents
 Row = dict[str, str]
 
 # Rows of the training set by task. Tasks that are only *said* in a new way need few rows; those that are worked out
-# need more.
+# need more. `is_it_true` and `who_has` are in the text alone: the base model reads of them but stays at chance, and a
+# task that is a coin flip before and after would add noise to every comparison.
 TRAIN_ROWS: dict[Task, int] = {
     knowledge.animal_fact: 350,
     knowledge.person_fact: 350,
     knowledge.thing_fact: 200,
-    knowledge.is_it_true: 400,
     knowledge.opposite: 250,
     knowledge.kind: 250,
     knowledge.bigger: 350,
@@ -39,9 +39,10 @@ TRAIN_ROWS: dict[Task, int] = {
     words.letter: 250,
     words.add: 350,
     words.extreme: 350,
-    words.sort_three: 300,
-    words.sort_five: 300,
-    words.who_has: 250,
+    words.sort_three: 250,
+    words.sort_five: 250,
+    words.sort_down: 300,
+    knowledge.order_by_size: 300,
     story: 250,
 }
 TEST_ROWS_PER_TASK = 25
