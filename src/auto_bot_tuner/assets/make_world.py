@@ -2,9 +2,8 @@
 
     python -m auto_bot_tuner.assets.make_world --out world
 
-The data sets and the tokenizer take seconds, and the same seed gives the same files. The model takes most of an hour
-on two cores; its weights agree from run to run as far as the machine's arithmetic does (another CPU or thread count
-rounds differently).
+The data sets and the tokenizer take seconds, and the same seed gives the same files. The model takes about half an hour
+on two cores; its weights agree from run to run as far as the machine's arithmetic does (another CPU rounds otherwise).
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ TRAIN_ROWS: dict[Task, int] = {
     words.extreme: 350,
     words.sort_three: 250,
     words.sort_five: 250,
-    words.sort_down: 300,
+    words.sort_down: 270,
     knowledge.order_by_size: 300,
     story: 250,
 }
