@@ -220,6 +220,7 @@ def load_model(arguments: ModelArguments) -> tuple[Any, Any]:
         dtype=arguments.dtype,
         chat_template=arguments.chat_template,
         trust_remote_code=arguments.trust_remote_code,
+        frozen=True,
     )
     return model, tokenizer
 

@@ -6,6 +6,8 @@ Anything else that escapes is a bug of ours, and looks like one.
 
 from __future__ import annotations
 
+from textwrap import shorten
+
 
 class UserError(ValueError):
     """The work failed for a reason outside this code. The message says what is wrong and what to do."""
@@ -32,4 +34,4 @@ def one_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
-    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1]).rstrip(".")
+    return shorten(" ".join(lines[:2] if lines[0].endswith(":") else lines[:1]), 160, placeholder=" …").rstrip(".")

@@ -78,7 +78,7 @@ def adaptable_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
 def choose_targets(architecture: str, layers: dict[str, nn.Module], wanted: tuple[str, ...]) -> list[str]:
     """Which layers, by their last name, get an adapter: as wanted, else GPT-2's two, else every linear layer."""
     names = sorted({name.split(".")[-1] for name in layers})
-    targets = list(wanted or TARGETS.get(architecture, names))
+    targets = list(wanted or TARGETS.get(architecture, tuple(names)))
     unknown = [target for target in targets if target not in names]
     if unknown:
         raise UsageError(f"lora_targets: this model has no layer {unknown[0]!r}; it has {', '.join(names)}")

@@ -47,6 +47,7 @@ def load_model_and_tokenizer(
     chat_template: str = ModelConfig.chat_template,
     trust_remote_code: bool = ModelConfig.trust_remote_code,
     dropout: float = 0.0,
+    frozen: bool = False,
 ) -> Loaded:
     """Load a model to train or to talk to. The settings are those of `ModelConfig`, one for one.
 
@@ -55,6 +56,7 @@ def load_model_and_tokenizer(
         device: "cuda", "mps", "cpu"; None or "auto" takes the best there is.
         use_lora: freeze the weights and put a new adapter on them. A LoRA checkpoint keeps its own adapter either way.
         dropout: of every dropout layer in the model (rule 12: 0 unless asked for).
+        frozen: nothing of it will be trained (evaluation, a reference): then all of it may have another `dtype`.
 
     Returns:
         (model, tokenizer, device): trainable weights float32 on `device`, in eval mode.
@@ -75,7 +77,10 @@ def load_model_and_tokenizer(
         chat_template=chat_template,
         trust_remote_code=trust_remote_code,
     )
-    return load(config, choose_device(device), dropout)
+    loaded = load(config, choose_device(device), dropout, frozen)
+    if frozen:
+        loaded[0].requires_grad_(False)
+    return loaded
 
 
 def load_from_config(config: ModelConfig, dropout: float = 0.0) -> Loaded:
@@ -83,10 +88,10 @@ def load_from_config(config: ModelConfig, dropout: float = 0.0) -> Loaded:
     return load(config, choose_device(config.device), dropout)
 
 
-def load(config: ModelConfig, device: str, dropout: float) -> Loaded:
+def load(config: ModelConfig, device: str, dropout: float, frozen: bool = False) -> Loaded:
     source = find_model(config.name, config.trust_remote_code)
     base = find_base(source, config.trust_remote_code) if source.is_adapter else source
-    check_frozen_settings(config, has_frozen_base=config.use_lora or source.is_adapter)
+    check_frozen_settings(config, has_frozen_base=frozen or config.use_lora or source.is_adapter)
     with quiet_libraries():
         architecture = load_architecture(base, config.trust_remote_code, dropout)
         check_weight_files(base.path)

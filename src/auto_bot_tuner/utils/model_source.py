@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,10 +87,12 @@ def download(name: str, trust_remote_code: bool) -> Path:
     from huggingface_hub import logging as hub_logging
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-    from huggingface_hub.utils import httpx
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, httpx
 
-    verbosity = hub_logging.get_verbosity()
+    verbosity, shows_progress = hub_logging.get_verbosity(), not are_progress_bars_disabled()
     hub_logging.set_verbosity_error()  # "you are not logged in" is no news: public models need no account
+    if not sys.stderr.isatty():
+        disable_progress_bars()  # in a log file a bar is hundreds of lines
     try:
         patterns = [*HUB_FILES, *(["*.py"] if trust_remote_code else [])]
         return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))
@@ -101,6 +104,8 @@ def download(name: str, trust_remote_code: bool) -> Path:
         raise hub_error(name, error) from error
     finally:
         hub_logging.set_verbosity(verbosity)
+        if shows_progress:
+            enable_progress_bars()
 
 
 def hub_error(name: str, error: Exception) -> UserError:
@@ -113,14 +118,15 @@ def hub_error(name: str, error: Exception) -> UserError:
             f"the hub model {name} is gated: accept its terms at {constants.ENDPOINT}/{name}, "
             "then log in with: hf auth login"
         )
-    if isinstance(error, RepositoryNotFoundError):  # the hub answers the same for private ones
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if isinstance(error, RepositoryNotFoundError) or status in (401, 404):  # the hub hides private ones in the same way
         return UserError(
             f"no model {name}: it is no folder here, no bundled name (tiny) and not on the hub; "
             "check the spelling, or log in with `hf auth login` if it is private"
         )
     if isinstance(error, LocalEntryNotFoundError):
         return UserError(
-            f"cannot reach the model hub ({constants.ENDPOINT}) and {name} is neither a folder here nor cached: "
+            f"cannot reach the model hub ({constants.ENDPOINT}) and {name} is no folder here nor (wholly) cached: "
             "connect to the network, give --model a local folder, or use the bundled model: --model tiny"
         )
     if isinstance(error, HfHubHTTPError):
