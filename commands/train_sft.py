@@ -46,10 +46,13 @@ def train(config: RunConfig, dry_run: bool = False) -> None:
 
     train_rows, eval_rows = load_rows(config.dataset)
 
+    import torch
+
     from auto_bot_tuner.data.viewer import describe
     from auto_bot_tuner.sft import InstructionDataset, SFTTrainer
     from auto_bot_tuner.utils.model_loading import load_from_config
 
+    torch.manual_seed(config.training.seed)  # a new adapter starts at random: from here on the run is its seed's
     model, tokenizer, _ = load_from_config(config.model, dropout=config.training.dropout)
 
     data = config.dataset

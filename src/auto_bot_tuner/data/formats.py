@@ -66,8 +66,10 @@ def drop_reason(row: Row) -> str | None:
     return empty and {"user": "empty prompt", "assistant": "empty answer"}[empty]
 
 
-def opening(row: Row) -> str:
+def opening(row: Any) -> str:
     """How a row begins: rows that begin alike (paraphrases of one thread) belong on one side of a split."""
+    if not isinstance(row, Mapping):
+        return str(row)  # `canonical` refuses it, with its place
     for column in ("messages", "conversations", "prompt"):
         if isinstance(turns := row.get(column), list) and turns:
             asked = [t for t in turns if isinstance(t, Mapping) and ROLES.get(t.get("role", t.get("from"))) == "user"]

@@ -61,6 +61,9 @@ class InstructionDataset(Dataset[dict[str, torch.Tensor]]):
         self._where = dataset.where if isinstance(dataset, Rows) else "row {}".format
         self._columns = self._tokenised(rows)
         self.rows = [rows[i] for i in self._columns["row"]]  # canonical, row i as it was before max_length
+        # The tokens that end an answer, where there are answers: the trainer checks that they are trained.
+        has_answers = any("messages" in row for row in self.rows)
+        self.stop_token_ids = self.prompt_format.stop_token_ids if has_answers else ()
         self._count()
 
     def __len__(self) -> int:

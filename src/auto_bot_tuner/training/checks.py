@@ -47,6 +47,19 @@ def check_rows(dataset: Any, vocabulary: int) -> None:
         )
 
 
+def check_context(lengths: list[int], model: Any) -> None:
+    """Every row fits into what the model can read: beyond it GPT-2 has no position, and others were never trained.
+
+    Raises:
+        UserError: the longest row does not.
+    """
+    limit = getattr(model.config, "max_position_embeddings", None)  # GPT-2's n_positions goes by this name too
+    if limit is not None and max(lengths) > limit:
+        raise UserError(
+            f"the longest row has {max(lengths)} tokens, the model reads {limit} at most: --max-length {limit}"
+        )
+
+
 def check_disk(folder: Path, model: nn.Module) -> None:
     """Room for one checkpoint: weights, and two float32 averages per trained weight, half as much again for luck."""
     trained = sum(p.numel() * 4 for p in model.parameters() if p.requires_grad)

@@ -122,10 +122,11 @@ class Trainer:
             UserError: the run cannot work, diverged, or could not save.
             Interrupted: Ctrl-C or SIGTERM, after a checkpoint was saved.
         """
+        checks.check_rows(self.train_dataset, output_head(self.model).weight.shape[0])
+        checks.check_context([*self.lengths, *row_lengths(self.eval_dataset or [])], self.model)
         with stop_requests() as stop, run.Run(self) as this_run:
             started, tokens_before = time.perf_counter(), self.state.tokens
             if self.state.step == 0:
-                checks.check_rows(self.train_dataset, output_head(self.model).weight.shape[0])
                 this_run.evaluate()  # the baseline; and if evaluation fails, it fails now
             for micro_batches in self.batches():
                 metrics = self.update(micro_batches)
