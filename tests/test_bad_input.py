@@ -18,6 +18,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import main
+from auto_bot_tuner.training.run_folder import written_aside
+from auto_bot_tuner.utils.errors import UserError
 from tests.models import save_tiny_model
 
 ROWS = [{"instruction": f"What is {i} plus 1?", "input": "", "output": f"It is {i + 1}."} for i in range(24)]
@@ -333,3 +335,28 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_saves_nothing(
     code, message = fail(command, capsys)
     assert code == 1 and "in step 2" in message and "smaller --learning-rate" in message
     assert not list(Path("run").glob("checkpoint-*")) and not Path("run/final").exists()
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()])
+def test_a_stop_between_the_two_renames_of_a_save_brings_the_old_folder_back(
+    failure: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    final, real = tmp_path / "final", os.replace
+    final.mkdir()
+    (final / "model").write_text("old")
+
+    def replace(source: Path, target: Path) -> None:
+        if source.name == ".final.part":
+            raise failure
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises((UserError, KeyboardInterrupt)), written_aside(final) as aside:
+        (aside / "model").write_text("new")
+    assert (final / "model").read_text() == "old" and not (tmp_path / ".final.old").exists()
+    monkeypatch.undo()
+    (tmp_path / ".final.old").mkdir()  # a run was killed before it had cleared this away
+    (tmp_path / ".final.old/model").write_text("older")
+    with written_aside(final) as aside:
+        (aside / "model").write_text("new")
+    assert (final / "model").read_text() == "new" and [path.name for path in tmp_path.iterdir()] == ["final"]

@@ -92,7 +92,8 @@ def written_aside(target: Path) -> Iterator[Path]:
         UserError: the disk is full or cannot be written to; what stood at `target` stands there still.
     """
     aside, outgoing = target.with_name(f".{target.name}.part"), target.with_name(f".{target.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)  # left by a run that was killed while saving
+    for leftover in (aside, outgoing if target.exists() else aside):  # of a run that was killed while saving
+        shutil.rmtree(leftover, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
         yield aside
@@ -104,6 +105,8 @@ def written_aside(target: Path) -> Iterator[Path]:
         cause = getattr(error, "strerror", None) or error
         raise UserError(f"could not save {target} ({cause}): make room there, then --resume") from error
     finally:
+        if outgoing.exists() and not target.exists():  # stopped between the two renames
+            os.replace(outgoing, target)
         shutil.rmtree(outgoing, ignore_errors=True)
 
 
