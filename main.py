@@ -19,6 +19,10 @@ HERE = Path(__file__).resolve().parent
 VENV_PYTHON = HERE / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
+# PyTorch's threads otherwise wait for each other by spinning: on a machine that does anything else besides, each
+# short operation then waits for a thread that is not running. Read when torch is loaded; set it to ACTIVE to compare.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 PACKAGES = ("pydantic", "tyro", "torch", "transformers")  # where these are, the rest is
 
 

@@ -89,7 +89,7 @@ STAGES = (
     Stage(
         "base",
         base,
-        "it knows its world, yet answers hardly anything and never ends: nobody has shown it what an answer is.",
+        "it knows its world, yet asked like this it only goes on writing text: nobody has shown it what an answer is.",
         "src/auto_bot_tuner/assets/text.py",
     ),
     Stage(
@@ -118,7 +118,7 @@ def run(arguments: Arguments) -> None:
         results.append(Result(stage.name, seconds, measure(model, rows)))
         # Written after each stage: what is done is not lost when a later one fails.
         write_json(arguments.json, results)
-    show(results)
+    show(results, rows)
 
 
 def held_out_rows(quick: bool) -> list[dict[str, Any]]:
@@ -155,7 +155,7 @@ def write_json(path: str, results: list[Result]) -> None:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
-def show(results: list[Result]) -> None:
+def show(results: list[Result], rows: list[dict[str, Any]]) -> None:
     """The table of stages, the table of tasks, and the same questions answered by each stage."""
     from rich.console import Console
     from rich.text import Text
@@ -164,9 +164,8 @@ def show(results: list[Result]) -> None:
     console.print(stage_table(results), task_table(results), sep="\n")
     for result, stage in zip(results, STAGES, strict=True):
         console.print(Text(f"{result.name}: {stage.look} Read {stage.read}"))
-    reports = [result.report for result in results]
-    for i in range(0, len(reports[0].prompts), max(1, len(reports[0].prompts) // SAMPLES)):
-        console.print(Text(f"\n{reports[0].prompts[i]}", style="bold"))
+    for i in some_of_each_kind(rows):
+        console.print(Text("\n" + " ".join(results[0].report.prompts[i].split()), style="bold"))
         for result in results:
             answer, mark = result.report.responses[i], "✓" if result.report.correct[i] else "✗"
             text = " ".join(answer.text.split()) + ("" if answer.ended else " …")
@@ -175,6 +174,13 @@ def show(results: list[Result]) -> None:
                 no_wrap=True,
                 overflow="ellipsis",
             )
+
+
+def some_of_each_kind(rows: list[dict[str, Any]]) -> list[int]:
+    """The first row of every few tasks, so that the samples differ in kind."""
+    first = {row["task"]: i for i, row in reversed(list(enumerate(rows)))}
+    tasks = sorted(first)
+    return [first[task] for task in tasks[:: max(1, len(tasks) // SAMPLES)]]
 
 
 def stage_table(results: list[Result]) -> Table:

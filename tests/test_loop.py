@@ -58,6 +58,53 @@ def test_cutting_the_rows_of_a_step_differently_gives_the_same_run(tmp_path: Pat
     assert runs["1x8"] == pytest.approx(runs["8x1"], abs=1e-5)
 
 
+def test_the_loop_equals_a_plain_one_written_out(tmp_path: Path) -> None:
+    """Ten steps of AdamW with warm-up, linear decay, clipping and weight decay, as a manual would write them."""
+    settings = {
+        "lr_schedule": "linear",
+        "warmup": 2,
+        "max_grad_norm": 0.5,
+        "weight_decay": 0.1,
+        "micro_batch_tokens": 70,
+    }
+    trainer = small_trainer(tmp_path, **settings)
+    rows_of_steps = []
+    for micro_batches in trainer.batches():
+        rows_of_steps.append([row for batch in micro_batches for row in batch.rows])
+        trainer.state.step += 1
+
+    model = small_model()
+    matrices = [p for p in model.parameters() if p.dim() == 2]
+    vectors = [p for p in model.parameters() if p.dim() == 1]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-2, betas=(0.9, 0.999), eps=1e-8)
+    expected = []
+    for step, rows in enumerate(rows_of_steps):
+        factor = (1 / 3, 2 / 3)[step] if step < 2 else 1 - (step - 2) / 8
+        optimizer.zero_grad()
+        nll, count = torch.zeros(()), 0
+        for row in rows:
+            input_ids, labels = (trainer.train_dataset[row][name] for name in ("input_ids", "labels"))
+            logprobs = model(input_ids=input_ids[None]).logits[0, :-1].log_softmax(-1)
+            for t, label in enumerate(labels[1:].tolist()):
+                if label != -100:
+                    nll, count = nll - logprobs[t, label], count + 1
+        (nll / count).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-2 * factor
+        optimizer.step()
+        expected.append((nll / count).item())
+
+    small_trainer(tmp_path / "run", **settings).train()
+    assert losses(tmp_path / "run") == pytest.approx(expected, abs=2e-5)
+
+
+def test_a_rows_first_token_is_no_target_and_has_no_weight() -> None:
+    rows = [{**row, "labels": row["input_ids"].clone()} for row in random_rows(4)]  # plain text: all is trained
+    assert collate(rows, range(4)).weight == sum(len(row["input_ids"]) - 1 for row in rows)
+
+
 def test_each_epoch_sees_every_row_once_in_another_order(tmp_path: Path) -> None:
     trainer = small_trainer(tmp_path)
     seen = []

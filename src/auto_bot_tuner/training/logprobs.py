@@ -20,6 +20,7 @@ from torch import nn
 
 from auto_bot_tuner.data import IGNORE_INDEX
 from auto_bot_tuner.training.flat import flat_hidden_states, make_flat, padded_hidden_states
+from auto_bot_tuner.utils.quiet import quiet_libraries
 
 # Tokens whose logits exist at one time. Each chunk also reads and writes the head's whole gradient, (V, H), so it must
 # hold enough tokens to be worth that; beyond, more tokens only cost memory. Measured with 16k and 50k words.
@@ -98,8 +99,9 @@ class CausalNLL(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.is_flat = make_flat(causal_model(model), output_head(model).weight.shape[0])
-        self.head_is_plain = head_is_plain(model)
+        with quiet_libraries():  # made-up tokens may look like padding, which transformers warns of
+            self.is_flat = make_flat(causal_model(model), output_head(model).weight.shape[0])
+            self.head_is_plain = head_is_plain(model)
 
     def forward(
         self, input_ids: torch.Tensor, labels: torch.Tensor, lengths: torch.Tensor
