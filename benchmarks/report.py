@@ -1,0 +1,110 @@
+"""What the benchmark prints: one line per configuration, on the terminal and in benchmarks/results/."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.baton import REPOSITORY, Spread
+from benchmarks.workload import HIDDEN, LAYERS, VOCABULARY, source_of_rows
+
+# Losses of two correct programs differ by rounding only. bfloat16 has 8 bits, and the two sides round in other places.
+TOLERANCE = {"fp32": 1e-4, "bf16": 1e-3}
+
+HEADINGS = (
+    "configuration",
+    "speed ÷ TRL (CPU time)",
+    "(wall time)",
+    "useful tokens/s, ours | TRL",
+    "memory MB, ours | TRL",
+    "memory ÷ TRL",
+    "padding, ours | TRL",
+    "share of matmul ceiling, ours | TRL",
+    "largest loss difference",
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    title: str
+    speed: Spread
+    wall_speed: Spread
+    tokens_per_second: Spread
+    peer_tokens_per_second: Spread
+    memory_mb: float
+    peer_memory_mb: float
+    padding: float
+    peer_padding: float
+    ceiling_share: Spread
+    peer_ceiling_share: Spread
+    ceiling_gflops: Spread
+    loss_difference: float
+    tolerance: float
+
+    @property
+    def losses_agree(self) -> bool:
+        # Written so that a NaN disagrees.
+        return self.loss_difference <= self.tolerance
+
+    def cells(self) -> list[str]:
+        return [
+            self.title,
+            str(self.speed),
+            str(self.wall_speed),
+            f"{self.tokens_per_second.median:.0f} | {self.peer_tokens_per_second.median:.0f}",
+            f"{self.memory_mb:.0f} | {self.peer_memory_mb:.0f}",
+            f"{self.memory_mb / self.peer_memory_mb:.2f}",
+            f"{self.padding:.0%} | {self.peer_padding:.0%}",
+            f"{self.ceiling_share.median:.0%} | {self.peer_ceiling_share.median:.0%}"
+            f" of {self.ceiling_gflops.median:.0f} GFLOP/s",
+            f"{self.loss_difference:.1e}{'' if self.losses_agree else ' FAIL'}",
+        ]
+
+
+def machine_description(threads: int) -> str:
+    """What a reader needs to judge the numbers, and nothing that names the machine."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "trl", "accelerate"))
+    return (
+        f"{os.cpu_count()} {platform.machine()} cores ({_cpu_model()}), {threads} thread(s) per side; {versions}; "
+        f"Llama, {LAYERS} layers of {HIDDEN}, {VOCABULARY} words; {source_of_rows()}"
+    )
+
+
+def _cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    values = (line.partition(":")[2].strip() for line in lines)
+    names = {line.partition(":")[0].strip(): value for line, value in zip(lines, values, strict=True)}
+    matrix_units = "with AMX" if "amx_tile" in names.get("flags", "") else "without AMX"
+    return f"{names.get('model name', 'unknown model')}, {matrix_units}"
+
+
+def write_markdown(results: list[Result], machine: str, threads: int) -> Path:
+    """The same table for the repository; a run with several threads does not overwrite that with one."""
+    name = "sft-cpu.md" if threads == 1 else f"sft-cpu-{threads}-threads.md"
+    rows = [HEADINGS, ("---",) * len(HEADINGS), *(result.cells() for result in results)]
+    table = "\n".join("| " + " | ".join(cell.replace(" | ", " · ") for cell in row) + " |" for row in rows)
+    text = f"""# SFT against TRL, on a CPU
+
+Made by `make benchmark`. {machine}.
+
+{table}
+
+Speed: how many times less time our trainer takes for the same optimiser steps; median of paired rounds, with the
+smallest and largest. CPU time is user and system time of all threads; on a busy machine wall time measures the
+neighbours. *Useful* tokens leave padding out. Memory is the highest resident memory above the loaded, idle process:
+gradients, optimiser state and activations. The ceiling is the speed of one 1024 × 1024 matrix product in the same
+number type, measured in the same interleaving; the share counts the arithmetic that the rows need (no padding, logits
+at trained positions only).
+
+"Out of the box": 8 rows a step, as `per_device_train_batch_size` is; gradient checkpointing off, which is kinder to TRL
+than its default. "At its best": rows grouped by length, 4 micro-batches of 2 rows accumulated, malloc told to keep its
+memory. Ours: its defaults in every line. Both sides get the same rows in the same steps and log at every step; a loss
+that differs by more than {TOLERANCE["fp32"]:.0e} (bf16: {TOLERANCE["bf16"]:.0e}, its rounding) voids a line.
+"""
+    path = REPOSITORY / "benchmarks" / "results" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path

@@ -1,0 +1,38 @@
+"""What a worker is told to do: one JSON object, the same fields for both sides."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Task:
+    """One configuration of the SFT benchmark."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    # TRL's side: "default" out of the box, "best" the settings that were fastest here, "packing".
+    variant: Literal["default", "best", "packing"] = "default"
+    completion_only: bool = False
+    rows_per_step: int = 8
+    # TRL's side: rows of one forward pass; more are reached by accumulation. 0: all rows of the step.
+    micro_batch: int = 0
+    steps: int = 12
+    max_length: int = 512
+    learning_rate: float = 2e-5
+    # Our side: which rows make up each optimiser step, as TRL's worker announced them.
+    plan: list[list[int]] = field(default_factory=list)
+
+    @classmethod
+    def from_argv(cls) -> Task:
+        return cls(**json.loads(sys.argv[1]))
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def rows(self) -> int:
+        """Enough rows for every step; packing puts many rows into one packed row."""
+        return self.steps * self.rows_per_step * (12 if self.variant == "packing" else 1)
