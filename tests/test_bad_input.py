@@ -202,7 +202,7 @@ def test_bad_model(case: str, desk: Path, capsys: pytest.CaptureFixture[str]) ->
     damage, words = BAD_MODELS[case]
     damage()
     code, message = fail(TRAIN.replace("--max-length 64", "--max-length 500"), capsys)
-    assert code == 1 and not list(Path().glob("run/final"))
+    assert code == 1 and not Path("run").exists()
     for word in words:
         assert word in message
 
@@ -292,6 +292,20 @@ def test_disk_full_while_saving_a_checkpoint(
     monkeypatch.chdir(desk)
     assert main.main(TRAIN.replace("--report-to", "--resume --report-to").split()) == 0
     assert Path("run/final/model.safetensors").exists()
+
+
+@pytest.mark.parametrize("limit", [2_000_000, 5_000_000])  # bytes: the tokenizer's file is 3.5 MB, the weights 6.5
+def test_files_larger_than_allowed(limit: int, desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not simulated: the system refuses to write past the limit, as on a full disk, inside the libraries' own code."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        code, message = fail(TRAIN, capsys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 1 and "could not save" in message and "too large" in message
+    assert not list(Path("run").glob("checkpoint-*")) and not Path("run/final").exists()
 
 
 def test_disk_full_while_writing_the_log(

@@ -82,6 +82,11 @@ def test_frozen_base_has_the_dtype_and_the_adapter_float32(folder: Path, dtype: 
     assert {p.dtype for p in model.parameters() if not p.requires_grad} == {getattr(torch, dtype)}
 
 
+def test_frozen_model_may_have_any_dtype_and_trains_nothing(folders: dict[str, Path]) -> None:
+    model, *_ = load_model_and_tokenizer(folders["llama"], device="cpu", dtype="bfloat16", frozen=True)
+    assert {(p.dtype, p.requires_grad) for p in model.parameters()} == {(torch.bfloat16, False)}
+
+
 def test_every_dropout_follows_the_setting(folders: dict[str, Path]) -> None:
     config = load_model_and_tokenizer(folders["gpt2"], device="cpu")[0].config
     assert (config.attn_pdrop, config.embd_pdrop, config.resid_pdrop) == (0.0, 0.0, 0.0)  # GPT-2's own are 0.1

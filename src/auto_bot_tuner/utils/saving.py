@@ -69,7 +69,7 @@ def save_weights(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokeni
     """
     generation = with_stop_tokens(model, tokenizer)
     with quiet_libraries():
-        tokenizer.save_pretrained(str(folder))
+        save_tokenizer(tokenizer, folder)
         if is_adapted(model):
             # Left to itself peft would ask the hub whether the embedding was resized: a run may not hang on that.
             model.save_pretrained(str(folder), save_embedding_layers=False)
@@ -79,6 +79,16 @@ def save_weights(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokeni
             model.generation_config = generation
             model.save_pretrained(str(folder))
     check_written(folder, adapter_tensors(model) if is_adapted(model) else model.state_dict())
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """The tokenizer's files; a disk that is full is an OSError here as everywhere."""
+    try:
+        tokenizer.save_pretrained(str(folder))
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise OSError(str(error)) from error  # the tokenizers library (Rust) raises bare Exception for it
 
 
 def check_written(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
