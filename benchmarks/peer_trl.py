@@ -20,7 +20,7 @@ from benchmarks.task import Task
 from benchmarks.workload import Row, build_model, build_rows, build_tokenizer
 
 
-class PassTheBaton(TrainerCallback):  # type: ignore[misc]
+class PassTheBaton(TrainerCallback):
     """Stops before each optimiser step until the conductor wants it, and keeps the logged losses."""
 
     def __init__(self, baton: Baton) -> None:

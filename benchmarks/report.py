@@ -11,8 +11,9 @@ from pathlib import Path
 from benchmarks.baton import REPOSITORY, Spread
 from benchmarks.workload import HIDDEN, LAYERS, VOCABULARY, source_of_rows
 
-# Losses of two correct programs differ by rounding only. bfloat16 has 8 bits, and the two sides round in other places.
-TOLERANCE = {"fp32": 1e-4, "bf16": 1e-3}
+# Losses of two correct programs differ by rounding only. In bfloat16 TRL differs from itself by 1.1e-4 within five steps
+# when it cuts the same batch into 4 x 2 rows instead of 1 x 8.
+TOLERANCE = {"fp32": 1e-4, "bf16": 5e-4}
 
 HEADINGS = (
     "configuration",
@@ -102,7 +103,8 @@ at trained positions only).
 "Out of the box": 8 rows a step, as `per_device_train_batch_size` is; gradient checkpointing off, which is kinder to TRL
 than its default. "At its best": rows grouped by length, 4 micro-batches of 2 rows accumulated, malloc told to keep its
 memory. Ours: its defaults in every line. Both sides get the same rows in the same steps and log at every step; a loss
-that differs by more than {TOLERANCE["fp32"]:.0e} (bf16: {TOLERANCE["bf16"]:.0e}, its rounding) voids a line.
+that differs by more than {TOLERANCE["fp32"]:.0e} (bf16: {TOLERANCE["bf16"]:.0e}; TRL differs from
+itself by 1e-04 there when it cuts its batch otherwise) voids a line.
 """
     path = REPOSITORY / "benchmarks" / "results" / name
     path.parent.mkdir(exist_ok=True)

@@ -107,7 +107,7 @@ class TrainingConfig:
     # Rows of one optimiser step = batch_size x this x processes.
     gradient_accumulation_steps: Annotated[PositiveInt, tyro.conf.arg(name="grad-accum")] = 4
     # Padded tokens of one forward pass; the rows of a step are sorted by length and cut by it, which
-    # changes speed and memory but not the gradient. 0: 1024 on CPU, batch_size x max_length elsewhere.
+    # changes speed and memory but not the gradient. 0: 2048 on CPU, batch_size x max_length elsewhere.
     micro_batch_tokens: NonNegativeInt = 0
 
     # Peak learning rate. Empty: 2e-5 for full fine-tuning, 2e-4 for LoRA.

@@ -233,7 +233,7 @@ class Trainer:
         if self.config.micro_batch_tokens:
             return self.config.micro_batch_tokens
         # On a CPU small passes stay in the cache. On a GPU large ones keep it busy, up to what the user allowed.
-        return 1024 if self.accelerator.device.type == "cpu" else self.config.batch_size * max(self.lengths)
+        return 2048 if self.accelerator.device.type == "cpu" else self.config.batch_size * max(self.lengths)
 
     @property
     def peak_learning_rate(self) -> float:
