@@ -53,7 +53,7 @@ def train(config: RunConfig, dry_run: bool = False) -> None:
     from auto_bot_tuner.utils.model_loading import load_from_config
 
     torch.manual_seed(config.training.seed)  # a new adapter starts at random: from here on the run is its seed's
-    model, tokenizer, _ = load_from_config(config.model, dropout=config.training.dropout)
+    model, tokenizer, _ = load_from_config(config.model)
 
     data = config.dataset
     as_tokens = {

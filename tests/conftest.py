@@ -82,8 +82,8 @@ def gpt2_tokenizer(make_gpt2_tokenizer: Callable[[], Any]) -> Any:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real data and models, in the folder that AUTO_BOT_TUNER_SHARED names; skipped where there is none."""
+    """Real data and models, in data/ of the folder that AUTO_BOT_TUNER_SHARED names; skipped without one."""
     folder = os.environ.get("AUTO_BOT_TUNER_SHARED")
     if not folder:
         pytest.skip("AUTO_BOT_TUNER_SHARED names no folder with real data")
-    return Path(folder)
+    return Path(folder) / "data"

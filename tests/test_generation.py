@@ -204,7 +204,7 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["stories260k", "gpt2-basic-chat-690k", "babyllama-char-970k"])
 def test_real_tokenizers_stream_the_text_they_generate(shared_data: Path, name: str) -> None:
     """Byte fallback, characters, collapsed spaces: three decoders that GPT-2's does not stand for."""
-    folder = shared_data / "data" / "models" / name
+    folder = shared_data / "models" / name
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     config = GenerationConfig(max_new_tokens=80, temperature=1.0)

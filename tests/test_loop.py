@@ -16,7 +16,7 @@ from auto_bot_tuner.training.events import Event
 from auto_bot_tuner.training.optim import build_optimizer, learning_rate_at
 from auto_bot_tuner.training.run_folder import checkpoints
 from auto_bot_tuner.utils.errors import UserError
-from tests.models import gpt2_tokenizer
+from tests.models import gpt2_tokenizer, tiny_model
 from tests.training_runs import VOCABULARY, logged, losses, random_rows, small_model, small_trainer, weights
 
 
@@ -192,6 +192,25 @@ def test_bf16_autocast_stays_close_to_float32(tmp_path: Path) -> None:
     small_trainer(tmp_path / "bf16", learning_rate=1e-3, precision="bf16").train()
     assert losses(tmp_path / "bf16") != losses(tmp_path / "fp32")
     assert losses(tmp_path / "bf16") == pytest.approx(losses(tmp_path / "fp32"), abs=0.01)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_dropout_follows_the_setting(family: str) -> None:
+    model = tiny_model(family)  # GPT-2's modules and Llama's number, both 0.1 in their configs
+    for probability in (0.0, 0.3):
+        engine.set_dropout(model, probability)
+        model.train()
+        input_ids = torch.arange(12)[None]
+        first, second = (model(input_ids=input_ids).logits for _ in range(2))
+        assert torch.equal(first, second) == (probability == 0.0)
+
+
+def test_the_seed_decides_dropout_and_noise(tmp_path: Path) -> None:
+    for name, seed in (("one", 7), ("other", 7), ("third", 8)):
+        torch.manual_seed(len(name))  # whatever ran before
+        trainer = small_trainer(tmp_path / name, seed=seed, noisy=True, max_steps=3)
+        trainer.train()
+    assert losses(tmp_path / "one") == losses(tmp_path / "other") != losses(tmp_path / "third")
 
 
 def test_gradient_checkpointing_changes_no_loss(tmp_path: Path) -> None:

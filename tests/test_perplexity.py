@@ -124,7 +124,7 @@ def test_a_published_model_has_its_published_perplexity(shared_data: Path) -> No
     """`gpt2-basic-chat-690k` states 6.23 over lines that are scored alone, each with its end token."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = shared_data / "data" / "models" / "gpt2-basic-chat-690k"
+    folder = shared_data / "models" / "gpt2-basic-chat-690k"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     lines = (folder / "ppl_text.txt").read_text(encoding="utf-8").splitlines()

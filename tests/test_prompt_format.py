@@ -348,3 +348,13 @@ def test_plain_text_ends_with_eos_unless_cut(gpt2_tokenizer: Any) -> None:
     assert whole.trained == [False, True, True, True, True]
     assert gpt2_tokenizer.decode(cut.input_ids) == "<s>one two"
     assert cut.cut_response == 2
+
+
+def test_the_built_in_template_writes_bos_itself_so_that_other_tools_feed_it_too(gpt2_tokenizer: Any) -> None:
+    """transformers adds no BOS to what a template wrote: without it, `final/` would answer differently elsewhere."""
+    tokenizer = adds_bos(gpt2_tokenizer)
+    prompt_format = PromptFormat.from_tokenizer(tokenizer)
+    prompt_format.install(tokenizer)
+    theirs = tokenizer.apply_chat_template(CHAT[:2], add_generation_prompt=True)["input_ids"]
+    assert theirs == prompt_format.encode_prompt(CHAT[:2])
+    assert theirs[0] == tokenizer.bos_token_id and theirs.count(tokenizer.bos_token_id) == 1

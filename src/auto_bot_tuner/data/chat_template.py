@@ -26,6 +26,8 @@ BUILT_IN_TEMPLATE = (
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '### Response:\n' }}{%- endif -%}"
 )
+# As every published template does: other tools add no BOS to what a template has written.
+BUILT_IN_BOS = "{{- bos_token -}}"
 USE_BUILT_IN = "--chat-template builtin"
 
 
@@ -56,7 +58,13 @@ def choose_template(tokenizer: Any, chat_template: str = "") -> str:
         return str(tokenizer.get_chat_template())
     if tokenizer.eos_token is None:
         raise UserError("the tokenizer has no eos_token, so no answer could end: set one, or give it a chat template")
-    return BUILT_IN_TEMPLATE
+    return BUILT_IN_BOS + BUILT_IN_TEMPLATE if own_bos(tokenizer) else BUILT_IN_TEMPLATE
+
+
+def own_bos(tokenizer: Any) -> list[int]:
+    """[bos] where the tokenizer itself puts it before a text, else []: what the model was pre-trained on."""
+    bos = tokenizer.bos_token_id
+    return [bos] if bos is not None and tokenizer("a")["input_ids"][:1] == [bos] else []
 
 
 def render(tokenizer: Any, template: str, conversations: list[Conversation], open_turn: bool) -> list[str]:

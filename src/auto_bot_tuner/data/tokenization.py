@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from auto_bot_tuner.data.chat_template import own_bos
 from auto_bot_tuner.utils.errors import UserError
 
 
@@ -47,13 +48,8 @@ class SegmentTokenizer:
         longest_first = sorted(self.special_texts, key=len, reverse=True)
         self.special_pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         self.rstrip_texts = tuple(t.content for t in added if t.rstrip)
-        self.bos = self._own_bos()
+        self.bos = own_bos(tokenizer)
         self.continuation, self.prefix_scheme = _without_word_start_prefix(tokenizer)
-
-    def _own_bos(self) -> list[int]:
-        """[bos] where the tokenizer itself puts it before a text, else []: what the model was pre-trained on."""
-        bos = self.tokenizer.bos_token_id
-        return [bos] if bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos] else []
 
     def with_bos(self, ids: list[int]) -> list[int]:
         """`ids` with the tokenizer's own BOS in front, unless the template has written it already."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ class Batch:
         return Batch(moved, self.weight, self.tokens, self.rows)
 
 
+@lru_cache(maxsize=2)  # asked for at every step, and a permutation of a million rows takes a while
 def epoch_order(num_rows: int, seed: int, epoch: int) -> list[int]:
     """The order of the rows in an epoch: a function of seed and epoch alone, so a resumed run finds its place."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)

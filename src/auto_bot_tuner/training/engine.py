@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, GradientState
 from torch import nn
 
 from auto_bot_tuner.training.config import TrainingConfig
@@ -25,6 +25,7 @@ def build_accelerator(config: TrainingConfig, model: nn.Module) -> Accelerator:
     # Accelerate keeps one state per process and refuses a second precision. Stages of a pipeline run one after the
     # other in one process, each with its own: start from a clean one (the process group itself stays).
     AcceleratorState._reset_state()
+    GradientState._reset_state()  # a run that died between two micro-batches left it waiting for more
     return Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=device.type == "cpu")
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import torch
+
 from auto_bot_tuner.training import checks
 from auto_bot_tuner.training.checkpoint import load_checkpoint, save_checkpoint
 from auto_bot_tuner.training.events import Event, EventName
@@ -36,6 +38,8 @@ class Run:
             checkpoint = open_run_folder(self.config, trainer.is_main)
         if checkpoint is not None:
             load_checkpoint(trainer, checkpoint)
+        else:
+            torch.manual_seed(self.config.seed + trainer.rank)  # dropout and noise differ between processes
         if trainer.is_main:
             cut_logs(self.folder, trainer.state.step)
             checks.check_disk(self.folder, trainer.model)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 REFUSALS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, StrictDataclassError)
 
 
-def load_architecture(source: ModelSource, trust_remote_code: bool, dropout: float) -> PreTrainedConfig:
-    """config.json, with every dropout rate set.
+def load_architecture(source: ModelSource, trust_remote_code: bool) -> PreTrainedConfig:
+    """config.json, with every dropout rate 0: whoever trains sets it (`training/engine.py`).
 
     Raises:
         UserError: it cannot be read, is of no decoder, or brings code of its own that was not allowed.
@@ -46,7 +46,7 @@ def load_architecture(source: ModelSource, trust_remote_code: bool, dropout: flo
     for field, value in vars(architecture).items():
         # GPT-2 says attn_pdrop, Llama attention_dropout, others hidden_dropout: each has its own spelling.
         if ("dropout" in field or field.endswith(("pdrop", "layerdrop"))) and type(value) in (int, float):
-            setattr(architecture, field, dropout)
+            setattr(architecture, field, 0.0)
     return architecture
 
 

@@ -1,7 +1,7 @@
 """Models, tokenizers, devices: `load_model_and_tokenizer` is the one way in.
 
 It turns a name into (model, tokenizer, device), ready to train: trainable weights in float32, a pad token, the
-prompt format installed, dropout as set, an adapter where one is wanted or was saved. Where files come from is
+prompt format installed, dropout off, an adapter where one is wanted or was saved. Where files come from is
 `model_source.py`, whether they can be trusted `weight_files.py`, how they become a module `base_weights.py`, adapters
 `lora.py`, the way back to disk `saving.py`.
 """
@@ -46,7 +46,6 @@ def load_model_and_tokenizer(
     load_in_4bit: bool = ModelConfig.load_in_4bit,
     chat_template: str = ModelConfig.chat_template,
     trust_remote_code: bool = ModelConfig.trust_remote_code,
-    dropout: float = 0.0,
     frozen: bool = False,
 ) -> Loaded:
     """Load a model to train or to talk to. The settings are those of `ModelConfig`, one for one.
@@ -55,7 +54,6 @@ def load_model_and_tokenizer(
         model: hub id, local folder, run folder, LoRA checkpoint folder, or a bundled name such as `tiny`.
         device: "cuda", "mps", "cpu"; None or "auto" takes the best there is.
         use_lora: freeze the weights and put a new adapter on them. A LoRA checkpoint keeps its own adapter either way.
-        dropout: of every dropout layer in the model (rule 12: 0 unless asked for).
         frozen: nothing of it will be trained (evaluation, a reference): then all of it may have another `dtype`.
 
     Returns:
@@ -77,23 +75,23 @@ def load_model_and_tokenizer(
         chat_template=chat_template,
         trust_remote_code=trust_remote_code,
     )
-    loaded = load(config, choose_device(device), dropout, frozen)
+    loaded = load(config, choose_device(device), frozen)
     if frozen:
         loaded[0].requires_grad_(False)
     return loaded
 
 
-def load_from_config(config: ModelConfig, dropout: float = 0.0) -> Loaded:
+def load_from_config(config: ModelConfig) -> Loaded:
     """`load_model_and_tokenizer` for the `model` section of a run's config."""
-    return load(config, choose_device(config.device), dropout)
+    return load(config, choose_device(config.device))
 
 
-def load(config: ModelConfig, device: str, dropout: float, frozen: bool = False) -> Loaded:
+def load(config: ModelConfig, device: str, frozen: bool = False) -> Loaded:
     source = find_model(config.name, config.trust_remote_code)
     base = find_base(source, config.trust_remote_code) if source.is_adapter else source
     check_frozen_settings(config, has_frozen_base=frozen or config.use_lora or source.is_adapter)
     with quiet_libraries():
-        architecture = load_architecture(base, config.trust_remote_code, dropout)
+        architecture = load_architecture(base, config.trust_remote_code)
         check_weight_files(base.path)
         tokenizer = load_tokenizer(source if source.has_tokenizer else base, config)
         model = load_weights(base, architecture, config, device)

@@ -139,7 +139,7 @@ def unadapted_base(model: PeftModel) -> PreTrainedModel:
         # Four bits are for training: the adapter is added to the weights they were made from.
         name = model.active_peft_config.base_model_name_or_path
         source = find_model(name)
-        return load_weights(source, load_architecture(source, False, 0.0), ModelConfig(name=name), "cpu")
+        return load_weights(source, load_architecture(source, False), ModelConfig(name=name), "cpu")
     # A layer with an adapter keeps its own weight as base_layer; one that is trained beside it, as original_module.
     own = {
         name.replace(".base_layer", "").replace(".original_module", ""): tensor.to("cpu", torch.float32, copy=True)
