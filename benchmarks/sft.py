@@ -38,7 +38,7 @@ CONFIGURATIONS = {
     "default-bf16": Configuration("TRL out of the box, bf16", Task(precision="bf16")),
     "best": Configuration("TRL at its best, fp32", Task(variant="best", micro_batch=2), tuned_malloc=True),
     "best-bf16": Configuration(
-        "TRL at its best, bf16", Task(variant="best", micro_batch=2, precision="bf16"), tuned_malloc=True
+        "TRL at its best, bf16", Task(variant="best", micro_batch=4, precision="bf16"), tuned_malloc=True
     ),
     "completion": Configuration("completion only, TRL out of the box, fp32", Task(completion_only=True)),
     "packing": Configuration("TRL packing, fp32", Task(variant="packing", rows_per_step=2)),
