@@ -96,10 +96,11 @@ def heading(dataset: InstructionDataset, index: int, losses: list[float] | None)
 def token_losses(model: object, dataset: InstructionDataset, index: int, device: str) -> list[float]:
     """-log p(token | the tokens before it) of each token of a row, in nats; 0 for the first, which nothing predicts."""
     import torch
-    from torch.nn import functional as F
 
-    ids = dataset[index]["input_ids"].to(device)  # (T,)
+    from auto_bot_tuner.training.logprobs import gather_logprobs
+
+    ids = dataset[index]["input_ids"][None].to(device)  # (1, T)
     with torch.no_grad():
-        logits = model(input_ids=ids[None]).logits[0].float()  # type: ignore[operator]  # (T, V)
-    # Position t predicts token t + 1 (rule 1).
-    return [0.0, *F.cross_entropy(logits[:-1], ids[1:], reduction="none").tolist()]
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits  # type: ignore[operator]  # (1, T, V)
+    # Position t predicts token t + 1.
+    return [0.0, *(-gather_logprobs(logits[0, :-1], ids[0, 1:])).tolist()]
