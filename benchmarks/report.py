@@ -102,9 +102,9 @@ at trained positions only).
 
 "Out of the box": 8 rows a step, as `per_device_train_batch_size` is; gradient checkpointing off, which is kinder to TRL
 than its default. "At its best": rows grouped by length, micro-batches of 2 rows (bf16: 4) accumulated, malloc told to
-keep its memory: the fastest of 1, 2, 4 and 8 rows. Ours: its defaults in every line. Both sides get the same rows in the
-same steps and log at every step; a loss that differs by more than {TOLERANCE["fp32"]:.0e} (bf16: {TOLERANCE["bf16"]:.0e};
-TRL differs from itself by 1e-04 there when it cuts its batch otherwise) voids a line.
+keep its memory: the fastest of 1, 2, 4 and 8 rows. Ours: its defaults in every line. Both sides get the same rows in
+the same steps and log at every step. A loss that differs by more than {TOLERANCE["fp32"]:.0e}
+(bf16: {TOLERANCE["bf16"]:.0e}; TRL differs from itself by 1e-04 there when it cuts its batch otherwise) voids a line.
 """
     path = REPOSITORY / "benchmarks" / "results" / name
     path.parent.mkdir(exist_ok=True)
