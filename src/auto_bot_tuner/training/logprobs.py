@@ -85,8 +85,10 @@ class SummedNLL(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        # In place: the head's gradient is the largest tensor of a step, and a second copy of it would double that.
         hidden_gradient, weight_gradient = ctx.gradients
-        return hidden_gradient * upstream, None if weight_gradient is None else weight_gradient * upstream, None, None
+        scaled_weight_gradient = None if weight_gradient is None else weight_gradient.mul_(upstream)
+        return hidden_gradient.mul_(upstream), scaled_weight_gradient, None, None
 
 
 class CausalNLL(nn.Module):
