@@ -80,9 +80,8 @@ class GenerationArguments(RowArguments):
 
 @dataclass(config=STRICT, kw_only=True)
 class AccuracyArguments(RowArguments):
-    """How many answers are right? tiny-instructions: by its scorer. Other data: equal to the reference but for case,
-    spaces
-    and punctuation at the ends."""
+    """How many answers are right? tiny-instructions: by its scorer. Other data: equal to the reference but for
+    case, spaces and punctuation at the ends."""
 
     # Data set with questions and reference answers.
     dataset: str = "tiny-instructions"
@@ -121,16 +120,15 @@ def run(arguments: ModelArguments) -> None:
 
 def perplexity(arguments: PerplexityArguments) -> dict[str, Any]:
     is_file_of_text = Path(arguments.dataset).suffix.lower() == ".txt"
-    rows = [{"text": read_text(Path(arguments.dataset))}] if is_file_of_text else load(arguments)
+    rows = [{"text": read_text(Path(arguments.dataset))}] if is_file_of_text else understood(load(arguments))
     model, tokenizer = load_model(arguments)
 
-    from auto_bot_tuner.data.formats import recognise
     from auto_bot_tuner.evaluation.engine import context_limit
     from auto_bot_tuner.evaluation.perplexity import compute_perplexity, compute_perplexity_on_dataset
 
-    if recognise(rows[0]) == "text":
+    if all("text" in row for row in rows):
         what = "text, every token"
-        texts = [row["text"] for row in rows if row.get("text")]
+        texts = [row["text"] for row in rows if row["text"]]
         metrics = compute_perplexity(model, tokenizer, texts, arguments.window)
     else:
         from auto_bot_tuner.sft.dataset import InstructionDataset
@@ -146,7 +144,7 @@ def perplexity(arguments: PerplexityArguments) -> dict[str, Any]:
 def generation(arguments: GenerationArguments) -> dict[str, Any]:
     if bool(arguments.dataset) == bool(arguments.prompt):
         raise UsageError("say what to answer: either --dataset NAME or --prompt TEXT")
-    prompts: Sequence[Any] = arguments.prompt or questions(load(arguments))
+    prompts: Sequence[Any] = arguments.prompt or to_answer(load(arguments))
     model, tokenizer = load_model(arguments)
 
     from auto_bot_tuner.evaluation.quality import evaluate_generation_quality
@@ -166,7 +164,7 @@ def accuracy(arguments: AccuracyArguments) -> dict[str, Any]:
     from auto_bot_tuner.assets import BUNDLED_DATASETS
 
     rows = load(arguments)
-    questions(rows)  # a row without a question is found before the model is loaded
+    check_answers(rows)  # a row without a question and an answer is found before the model is loaded
     model, tokenizer = load_model(arguments)
 
     from auto_bot_tuner.assets.gold import is_correct
@@ -204,11 +202,25 @@ def load(arguments: RowArguments) -> Any:
     return sampled(load_split(arguments.dataset, split, arguments.subset), arguments.max_samples)
 
 
-def questions(rows: Any) -> list[Any]:
-    """The conversations up to the last assistant turn."""
+def understood(rows: Any) -> list[dict[str, Any]]:
+    """The rows in their canonical shape, text or messages; the first that is none is an error with its place."""
+    from auto_bot_tuner.data.formats import canonical
+
+    return [canonical(rows[i], "auto", rows.where(i))[1] for i in range(len(rows))]
+
+
+def to_answer(rows: Any) -> list[Any]:
+    """The conversation of each row up to what the model is to say."""
+    from auto_bot_tuner.evaluation.reference import question
+
+    return [question(rows[i], rows.where(i)) for i in range(len(rows))]
+
+
+def check_answers(rows: Any) -> None:
     from auto_bot_tuner.evaluation.reference import question_and_answer
 
-    return [question_and_answer(rows[i], rows.where(i))[0] for i in range(len(rows))]
+    for i in range(len(rows)):
+        question_and_answer(rows[i], rows.where(i))
 
 
 def load_model(arguments: ModelArguments) -> tuple[Any, Any]:

@@ -78,6 +78,7 @@ BAD_ROWS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "roles out of order": (talk(("assistant", "a"), ("assistant", "b")), ("line 5", "messages")),
     "an unknown role": (talk(("wizard", "a"), ("assistant", "b")), ("line 5", "wizard")),
     "a message without content": ({"messages": [{"role": "user"}]}, ("line 5", "content")),
+    "a role that is a list": (talk((["user"], "a"), ("assistant", "b")), ("line 5", "role")),
     "messages that are text": ({"messages": "user: hello"}, ("line 5", "messages")),
 }
 
@@ -92,6 +93,28 @@ def test_bad_row_in_an_else_good_file(case: str, desk: Path, capsys: pytest.Capt
     code, message = fail(TRAIN, capsys)
     assert code == 1 and not Path("run").exists()
     for word in ("rows.jsonl", *words):
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("verb", "bad", "words"),
+    [
+        ("perplexity", "just a string", ("line 1", "expected an object")),
+        ("perplexity", {"text": 5}, ("line 1", "column text")),
+        ("generation", "just a string", ("line 1", "expected an object")),
+        ("generation", {"task": "none"}, ("line 1", "task")),
+        ("generation", talk(("system", "a")), ("line 1", "something to answer")),
+        ("accuracy", "just a string", ("line 1", "expected an object")),
+        ("accuracy", {"question": 5, "answer": "x"}, ("line 1", "question")),
+    ],
+)
+def test_bad_rows_are_found_before_the_model_is_loaded(
+    verb: str, bad: Any, words: tuple[str, ...], desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows("bad.jsonl", [bad] * 3)
+    code, message = fail(f"evaluate {verb} --model nowhere/at/all --dataset bad.jsonl", capsys)
+    assert code == 1
+    for word in ("bad.jsonl", *words):
         assert word in message
 
 

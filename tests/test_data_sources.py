@@ -339,3 +339,9 @@ def test_hub_name_goes_to_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (len(train), len(held_out or [])) == (40, 3)
     with pytest.raises(UsageError):
         load_split("yahma/alpaca-cleaned", "train+test")
+
+
+def test_a_conversation_of_nothing_but_an_empty_system_message_is_left_out() -> None:
+    row = {"messages": [{"role": "system", "content": " "}]}
+    for system_prompt in ("", "Be brief."):
+        assert drop_reason(canonical(row, "auto", "row 0", system_prompt)[1]) == "no assistant turn"

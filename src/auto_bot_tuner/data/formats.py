@@ -28,6 +28,7 @@ ROLES = {
     "assistant": "assistant",
     "gpt": "assistant",
 }
+USER_NAMES = [name for name, role in ROLES.items() if role == "user"]  # a list: what is looked up may be unhashable
 NO_INPUT = "<noinput>"  # Alpaca's original writes this where there is no input
 
 
@@ -50,7 +51,7 @@ def canonical(row: Row, format_type: str, where: str, system_prompt: str = "") -
     if name == "text":
         return name, {"text": _text(row, "text", where)}
     messages = {"chat": _chat, "alpaca": _alpaca, "prompt_completion": _prompt_completion}[name](row, where)
-    if system_prompt and messages[0]["role"] != "system":
+    if system_prompt and not any(message["role"] == "system" for message in messages):
         messages = [{"role": "system", "content": system_prompt}, *messages]
     return name, {"messages": messages}
 
@@ -72,7 +73,7 @@ def opening(row: Any) -> str:
         return str(row)  # `canonical` refuses it, with its place
     for column in ("messages", "conversations", "prompt"):
         if isinstance(turns := row.get(column), list) and turns:
-            asked = [t for t in turns if isinstance(t, Mapping) and ROLES.get(t.get("role", t.get("from"))) == "user"]
+            asked = [t for t in turns if isinstance(t, Mapping) and t.get("role", t.get("from")) in USER_NAMES]
             return str(asked[0] if asked else turns[0])
     return "\n".join(str(row[column]) for column in ("instruction", "input", "prompt", "text") if row.get(column))
 

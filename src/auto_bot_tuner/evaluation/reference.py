@@ -6,7 +6,7 @@ import string
 from collections.abc import Mapping
 from typing import Any
 
-from auto_bot_tuner.data.formats import canonical
+from auto_bot_tuner.data.formats import canonical, recognise
 from auto_bot_tuner.utils.errors import UserError
 
 Row = Mapping[str, Any]
@@ -27,9 +27,10 @@ def normalised(text: str) -> str:
 
 def question_and_answer(row: Row, where: str) -> tuple[list[dict[str, str]], str]:
     """The conversation up to the last assistant turn, and that turn. `where` names the row in errors."""
-    question = row.get("prompt", row.get("question"))
-    if isinstance(question, str) and isinstance(row.get("answer"), str):
-        return [{"role": "user", "content": question}], row["answer"]
+    given = row if isinstance(row, Mapping) else {}  # anything else is refused by `canonical`, with its place
+    asked = given.get("prompt", given.get("question"))
+    if isinstance(asked, str) and isinstance(given.get("answer"), str):
+        return [{"role": "user", "content": asked}], given["answer"]
     messages = canonical(row, "auto", where)[1].get("messages", [])
     if not messages or messages[-1]["role"] != "assistant":
         raise UserError(
@@ -37,3 +38,22 @@ def question_and_answer(row: Row, where: str) -> tuple[list[dict[str, str]], str
             f"with an assistant turn), found {', '.join(row)}"
         )
     return messages[:-1], messages[-1]["content"]
+
+
+def question(row: Row, where: str) -> list[dict[str, str]]:
+    """The conversation that is to be answered: a row need not hold an answer, and one that it holds is left out."""
+    if isinstance(row, Mapping) and recognise(row) in (None, "text"):
+        if isinstance(asked := row.get("prompt", row.get("question")), str):
+            return [{"role": "user", "content": asked}]
+        if "prompt" in row:
+            row = {"prompt": row["prompt"], "completion": ""}
+        elif "instruction" in row:
+            row = {"input": row.get("input"), "instruction": row["instruction"], "output": ""}
+    messages = canonical(row, "auto", where)[1].get("messages", [])
+    if messages and messages[-1]["role"] == "assistant":
+        messages = messages[:-1]
+    if not messages or messages[-1]["role"] != "user":
+        raise UserError(
+            f"{where}: expected something to answer (prompt, question, instruction or messages), found {', '.join(row)}"
+        )
+    return messages
