@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from auto_bot_tuner.training.config import STRICT, TrainingConfig
 from auto_bot_tuner.utils.errors import UsageError
 from auto_bot_tuner.utils.run_config import load_run_config, training_class
-from commands.training import RunArguments, flags_before, preset_path
+from commands.training import RunArguments, flags_before, preset_path, under_flags
 
 RECIPES = {"sft": "commands.train_sft"}
 
@@ -45,8 +45,9 @@ def layers(argv: Sequence[str]) -> Arguments | None:
     if look.preset:
         preset = preset_path(config.method, look.model or config.model.name, look.preset)
         config = load_run_config(path, method=look.type, preset=preset)
+    dataset = under_flags(config.dataset, argv)
     return Arguments(
-        path=look.path, method=config.method, model=config.model, dataset=config.dataset, training=config.training
+        path=look.path, method=config.method, model=config.model, dataset=dataset, training=config.training
     )
 
 

@@ -12,7 +12,15 @@ from pydantic.dataclasses import dataclass
 from auto_bot_tuner.sft.config import SFTConfig
 from auto_bot_tuner.training.config import STRICT, TrainingConfig
 from auto_bot_tuner.utils.run_config import RunConfig
-from commands.training import RunArguments, closing_words, config_writer, describe_run, preset_layers, say
+from commands.training import (
+    RunArguments,
+    closing_words,
+    config_writer,
+    describe_run,
+    preset_layers,
+    say,
+    under_flags,
+)
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -28,7 +36,9 @@ class Arguments(RunArguments):
 def layers(argv: Sequence[str]) -> Arguments | None:
     """The preset below the flags."""
     below = preset_layers("sft", argv)
-    return Arguments(model=below.model, dataset=below.dataset, training=below.training) if below else None
+    if below is None:
+        return None
+    return Arguments(model=below.model, dataset=under_flags(below.dataset, argv), training=below.training)
 
 
 def run(arguments: Arguments) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 from pydantic.dataclasses import dataclass
 
-from auto_bot_tuner.training.config import STRICT
+from auto_bot_tuner.training.config import STRICT, DatasetConfig
 from auto_bot_tuner.training.events import Callback, Event
 from auto_bot_tuner.utils.errors import UsageError
 from auto_bot_tuner.utils.run_config import RunConfig, load_run_config, save_run_config
@@ -37,12 +37,36 @@ def flags_before(argv: Sequence[str], *names: str, positional: bool = False) -> 
     look = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in names:
         look.add_argument(f"--{name}", default="")
-    if positional:
-        look.add_argument("path", nargs="?", default="")
     try:
-        return look.parse_known_args(list(argv))[0]
+        found, others = look.parse_known_args(list(argv))
     except argparse.ArgumentError as error:
         raise UsageError(str(error)) from error
+    if positional:
+        found.path = config_file(others)
+    return found
+
+
+def config_file(words: Sequence[str]) -> str:
+    """The config file among words that may be flags and their values; empty where there is none.
+
+    >>> config_file(["--learning-rate", "1e-4", "mine.yaml", "--seed", "7"])
+    'mine.yaml'
+    """
+    plain = [i for i, word in enumerate(words) if not word.startswith("-")]
+    by_name = [words[i] for i in plain if words[i].lower().endswith((".yaml", ".yml"))]
+    # Without the usual suffix: a word that cannot be a flag's value, else the first (`--dry-run FILE`).
+    by_place = [words[i] for i in plain if i == 0 or i - 1 in plain or "=" in words[i - 1]]
+    return next(iter([*by_name, *by_place, *(words[i] for i in plain)]), "")
+
+
+def under_flags(dataset: DatasetConfig, argv: Sequence[str]) -> DatasetConfig:
+    """The layers' `dataset` for flags that replace what it names: `--mix` its name, `--dataset` its mix."""
+    flags = {word.partition("=")[0] for word in argv}
+    if "--mix" in flags and "--dataset" not in flags:
+        return dataclasses.replace(dataset, name="")
+    if "--dataset" in flags and "--mix" not in flags:
+        return dataclasses.replace(dataset, mix={})
+    return dataset
 
 
 def preset_path(method: str, model: str, preset: str) -> Path | None:
@@ -83,6 +107,7 @@ def describe_run(trainer: Any) -> str:
     total = sum(p.numel() for p in trainer.model.parameters())
     warmup_steps = num_warmup_steps(trainer.total_steps, trainer.config.warmup)
     tokens_per_step = sum(trainer.lengths) / max(len(trainer.lengths), 1) * trainer.rows_per_step
+    precision = {"no": "fp32"}.get(trainer.accelerator.mixed_precision, trainer.accelerator.mixed_precision)
     batch, accumulation = trainer.config.batch_size, trainer.config.gradient_accumulation_steps
     rows = f"{trainer.rows_per_step} rows (batch {batch} x accumulation {accumulation} x processes {trainer.processes})"
     return "\n".join(
@@ -91,7 +116,7 @@ def describe_run(trainer: Any) -> str:
             f"one step         {rows}, about {tokens_per_step:,.0f} tokens",
             f"steps            {trainer.total_steps:,} ({trainer.steps_per_epoch:,} per epoch), warm-up {warmup_steps}",
             f"learning rate    {trainer.peak_learning_rate:g} at its peak, then {trainer.config.lr_schedule}",
-            f"device           {trainer.accelerator.device}, {trainer.config.precision} arithmetic",
+            f"device           {trainer.accelerator.device}, {precision} arithmetic",
             f"output           {trainer.config.output_dir}",
         ]
     )

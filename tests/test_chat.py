@@ -234,6 +234,15 @@ def test_evaluate_generation_and_accuracy(folder: Path, tmp_path: Path) -> None:
     assert numbers["by_task"]["all"]["prompts"] == 1
     numbers = evaluate("generation", folder, prompt=("Hello", "1 + 1?"), generation=short)
     assert [sample["prompt"] for sample in numbers["samples"]] == ["Hello", "1 + 1?"]
+    for row in (
+        {"prompt": "Hello"},
+        {"question": "Hello"},
+        {"instruction": "Hello"},
+        {"prompt": "Hello", "answer": "x"},
+    ):
+        (tmp_path / "asked.jsonl").write_text(json.dumps(row) + "\n")
+        numbers = evaluate("generation", folder, dataset=str(tmp_path / "asked.jsonl"), generation=short)
+        assert [sample["prompt"] for sample in numbers["samples"]] == ["Hello"]
     with pytest.raises(UserError, match="either --dataset"):
         evaluate("generation", folder)
     with pytest.raises(UserError, match=r"rows\.jsonl line 1: "):

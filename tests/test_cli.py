@@ -128,6 +128,32 @@ def test_the_preset_lies_below_the_flags():
     assert arguments.training.batch_size == 7
 
 
+def test_a_mix_by_flags_replaces_the_name_below_and_a_name_the_mix(tmp_path):
+    mix = commands.parse("train-sft", ["--preset", "quick", "--mix", "a.jsonl", "0.5", "tiny-instructions", "0.5"])
+    assert (mix.dataset.name, mix.dataset.mix) == ("", {"a.jsonl": 0.5, "tiny-instructions": 0.5})
+    assert mix.dataset.format_type == "auto"
+    path = tmp_path / "sft_mix.yaml"
+    path.write_text("dataset: {mix: {a.jsonl: 1, b.jsonl: 2}}")
+    named = commands.parse("train-config", [str(path), "--dataset", "c.jsonl"]).dataset
+    assert (named.name, named.mix) == ("c.jsonl", {})
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        (["--learning-rate", "1e-4"], "sft_mine.yaml"),
+        (["--learning-rate", "1e-4", "--overwrite"], "sft_mine.yaml"),
+        (["--learning-rate", "1e-4"], "without_suffix"),
+        (["--learning-rate=1e-4"], "without_suffix"),
+    ],
+)
+def test_flags_may_stand_before_the_config_file(tmp_path, flags, name):
+    path = tmp_path / name
+    path.write_text("method: sft\ntraining: {seed: 7}")
+    arguments = commands.parse("train-config", [*flags, str(path)])
+    assert (arguments.path, arguments.training.seed, arguments.training.learning_rate) == (str(path), 7, 1e-4)
+
+
 def test_a_model_without_presets_of_its_own_takes_the_general_ones():
     arguments = commands.parse("train-sft", ["--model", "my/llama", "--preset", "quick", "--dataset", "rows.jsonl"])
     assert (arguments.model.name, arguments.dataset.name) == ("my/llama", "rows.jsonl")

@@ -50,6 +50,14 @@ def test_later_layers_win_key_by_key(write):
     assert (config.training.batch_size, config.training.seed, config.training.num_epochs) == (2, 2, 5.0)
 
 
+def test_a_mix_replaces_the_name_below_it_and_a_name_the_mix(write):
+    named, mixed = write("dataset: {name: a.jsonl, subset: s}", "sft_a.yaml"), write("dataset: {mix: {b: 1}}")
+    assert load_run_config(mixed, preset=named).dataset == DatasetConfig(mix={"b": 1}, subset="s")
+    assert load_run_config(named, preset=mixed).dataset == DatasetConfig(name="a.jsonl", subset="s")
+    both = load_run_config(named, {"dataset": {"name": "c", "mix": {"b": 1}}}).dataset
+    assert (both.name, both.mix) == ("c", {"b": 1})  # one layer that says both is told so when the rows are loaded
+
+
 def test_a_number_that_yaml_reads_as_a_string_arrives_as_a_number(write):
     # YAML 1.1 wants a dot in a float: 5e-7 is the string "5e-7" there.
     assert load_run_config(write("training: {learning_rate: 5e-7}")).training.learning_rate == 5e-7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,7 @@ def test_a_dry_run_shows_the_numbers_and_leaves_nothing(world, capsys):
     out = capsys.readouterr().out
     # 24 rows less one held out (5 %), four a step: 6 steps.
     assert "rows     23 of 23" in out and "(6 per epoch)" in out and "one step         4 rows" in out
+    assert "auto arithmetic" not in out and re.search(r"device           \w+.*, (fp32|bf16) arithmetic", out)
     assert "100.00%" in out and "⟦" in out  # all weights are trained; the trained part of row 0
     assert not Path("run").exists()
 

@@ -98,8 +98,13 @@ def save_run_config(path: Path, config: RunConfig) -> None:
 
 
 def _merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
-    """`upper` over `lower`, key by key inside sections."""
+    """`upper` over `lower`, key by key inside sections; a data set's name replaces a mix below it, and a mix a name."""
     merged = dict(lower)
+    below, above = merged.get("dataset"), upper.get("dataset")
+    if isinstance(below, dict) and isinstance(above, Mapping):
+        for given, replaced in (("name", "mix"), ("mix", "name")):
+            if above.get(given) and replaced not in above:
+                merged["dataset"] = below = {key: value for key, value in below.items() if key != replaced}
     for name, value in upper.items():
         inner = merged.get(name)
         merged[name] = {**inner, **value} if isinstance(inner, dict) and isinstance(value, Mapping) else value
