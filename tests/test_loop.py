@@ -225,13 +225,14 @@ def test_neftune_adds_noise_of_the_papers_size_in_training_only(tmp_path: Path) 
     trainer.model.train()
     trainer.row_lengths = torch.tensor([10, 40])
     input_ids = torch.randint(VOCABULARY, (1, 50))  # flat: each token's noise goes by its own row's length
-    noise = (embedding(input_ids) - embedding.weight[input_ids]).detach()[0]
+    clean = embedding(input_ids)
+    noise = (trainer.add_embedding_noise(embedding, None, clean) - clean).detach()[0]
     for part, length in ((noise[:10], 10), (noise[10:], 40)):
         bound = 5.0 / math.sqrt(length * 32)
         assert part.abs().max() <= bound
         assert part.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)  # uniform on (-b, b)
     trainer.model.eval()
-    assert torch.equal(embedding(input_ids), embedding.weight[input_ids])
+    assert trainer.add_embedding_noise(embedding, None, clean) is clean
 
 
 def test_sft_memorises_and_the_loss_goes_to_zero(tmp_path: Path) -> None:
@@ -348,6 +349,25 @@ def test_a_save_that_would_fail_fails_before_the_first_step(tmp_path: Path, monk
     monkeypatch.setattr(trainer.model, "save_pretrained", full_disk)
     assert "No space left on device" in refused(trainer)
     assert trainer.state.step == 0
+
+
+def test_rows_without_a_trained_token_are_named(tmp_path: Path) -> None:
+    rows = random_rows()
+    nothing = [{**row, "labels": torch.full_like(row["labels"], -100)} for row in rows]
+    trainer = small_trainer(tmp_path / "a", batch_size=1)
+    trainer.train_dataset = [*nothing[:30], *rows[30:]]
+    assert "has no trained token" in refused(trainer)
+    for name, dataset in (("b", []), ("c", nothing)):
+        trainer = small_trainer(tmp_path / name)
+        trainer.eval_dataset = dataset
+        assert "evaluation rows hold no trained token" in refused(trainer)
+
+
+def test_neftune_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    trainer = small_trainer(tmp_path, neftune_alpha=5.0, max_steps=1)
+    trainer.train()
+    assert not trainer.model.get_input_embeddings()._forward_hooks
+    assert not trainer.model.training
 
 
 def test_the_first_loss_that_is_not_a_number_stops_the_run_and_saves_nothing(tmp_path: Path) -> None:

@@ -62,6 +62,19 @@ def test_samples_are_answers_to_the_same_prompts_at_every_evaluation(tmp_path: P
     assert all({"response", "ended"} <= sample.keys() for sample in samples)
 
 
+def test_a_prompt_longer_than_the_context_is_no_sample(tmp_path: Path) -> None:
+    class Rows(list):  # type: ignore[type-arg]
+        def prompts(self, count: int) -> list[list[dict[str, str]]]:
+            return [[{"role": "user", "content": "a!" * length}] for length in (1, 1500)][:count]
+
+    trainer = small_trainer(tmp_path, max_steps=1, num_samples=2, sample_max_new_tokens=4)
+    trainer.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    trainer.eval_dataset = Rows(trainer.eval_dataset)
+    trainer.train()
+    samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert {sample["prompt"] for sample in samples} == {"a!"}
+
+
 def test_without_a_terminal_progress_is_one_plain_line_per_log(tmp_path: Path) -> None:
     out = io.StringIO()
     line = ProgressLine(total_steps=4, done_steps=0, console=Console(file=out, width=200))

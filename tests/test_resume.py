@@ -128,6 +128,17 @@ def test_resuming_a_finished_run_changes_nothing(kind: dict[str, Any], tmp_path:
     same_run(folder, kind["reference"])
 
 
+def test_resuming_from_the_baseline_counts_it_once(tmp_path: Path) -> None:
+    """keep_best saves checkpoint-0; were the baseline measured again, it would count as no progress."""
+    patient = {"keep_best": True, "early_stopping_patience": 1, "eval_steps": 4, "save_steps": 0, "max_steps": 8}
+    settings = {**patient, "learning_rate": 1e-9, "logging_steps": 4}  # nothing gets better: patience runs out at 4
+    assert in_a_child(lambda: run(tmp_path / "whole", **settings)) == 0
+    assert in_a_child(lambda: run(tmp_path / "killed", killing_at(2), **settings)) == -signal.SIGKILL
+    assert [path.name for path in checkpoints(tmp_path / "killed")] == ["checkpoint-0"]
+    assert in_a_child(lambda: run(tmp_path / "killed", resume=True, **settings)) == 0
+    same_run(tmp_path / "killed", tmp_path / "whole")
+
+
 def test_resume_with_nothing_to_resume(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing to resume"):
         small_trainer(tmp_path, resume=True).train()
@@ -142,12 +153,37 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(kind: dict[str, 
     assert newest_checkpoint(folder) == folder / "checkpoint-8"
     assert in_a_child(lambda: run(folder, lora=kind["lora"], resume=True)) == 0
     same_run(folder, kind["reference"])
+    assert is_whole(newest.parent)  # written anew
 
 
 def test_a_resumed_run_must_have_the_same_rows_per_step(tmp_path: Path) -> None:
     small_trainer(tmp_path, save_steps=2, max_steps=2).train()
-    with pytest.raises(UserError, match="rows_per_step was 8 and is 4"):
-        small_trainer(tmp_path, batch_size=4, resume=True).train()
+    with pytest.raises(UserError, match="rows per step was 8 and is 4"):
+        small_trainer(tmp_path, batch_size=4, max_steps=2, resume=True).train()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"learning_rate": 5e-2}, "learning rate was 0.01"),
+        ({"max_steps": 4}, "total steps was 2 and is 4"),
+        ({"lora": True}, "trained weights was"),
+        ({"seed": 1}, "seed was 42 and is 1"),
+    ],
+)
+def test_a_resumed_run_is_the_same_run_or_none(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    small_trainer(tmp_path, save_steps=2, max_steps=2).train()
+    with pytest.raises(UserError, match=said):
+        small_trainer(tmp_path, **{"max_steps": 2, "resume": True, **change}).train()
+
+
+def test_a_resumed_run_has_the_same_rows(tmp_path: Path) -> None:
+    small_trainer(tmp_path, save_steps=2, max_steps=2).train()
+    trainer = small_trainer(tmp_path, max_steps=2, resume=True)
+    trainer.train_dataset = [{**row, "input_ids": row["input_ids"].flip(0)} for row in trainer.train_dataset]
+    trainer.state.shape = trainer.shape()
+    with pytest.raises(UserError, match="data was 37 rows"):
+        trainer.train()
 
 
 def test_a_full_disk_leaves_the_older_checkpoint_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,6 +206,10 @@ def test_logs_are_cut_where_the_checkpoint_stands_and_torn_lines_go(tmp_path: Pa
     log.write_text('{"step": 1, "loss": 2.0}\n{"step": 3, "loss": 1.0}\n{"step": 4, "lo')
     run_folder.cut_logs(tmp_path, 2)
     assert log.read_text() == '{"step": 1, "loss": 2.0}\n'
+    strange = '{"step": 1, "response": "a\u2028b\u0085c"}\n'.encode()  # line ends to Python, not to JSON lines
+    (tmp_path / "samples.jsonl").write_bytes(strange + '{"step": 2, "response": "é'.encode()[:-1])
+    run_folder.cut_logs(tmp_path, 5)
+    assert (tmp_path / "samples.jsonl").read_bytes() == strange
 
 
 def test_final_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:

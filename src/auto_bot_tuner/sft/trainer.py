@@ -39,11 +39,13 @@ class SFTTrainer(Trainer):
     Config = SFTConfig
     config: SFTConfig
 
-    def build_module(self) -> nn.Module:
-        """The shared one (`CausalNLL`); with NEFTune, the embeddings get noise on their way into it."""
-        if self.config.neftune_alpha:
-            causal_model(self.model).get_input_embeddings().register_forward_hook(self.add_embedding_noise)
-        return super().build_module()
+    def train(self) -> dict[str, Any]:
+        """As the loop's; with NEFTune, the embeddings get noise meanwhile."""
+        if not self.config.neftune_alpha:
+            return super().train()
+        embedding = causal_model(self.model).get_input_embeddings()
+        with embedding.register_forward_hook(self.add_embedding_noise):  # and leave the model as it was
+            return super().train()
 
     def compute_loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """`sft_loss` of a micro-batch, computed without ever holding all of its logits (`training/logprobs.py`)."""

@@ -20,8 +20,8 @@ from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from auto_bot_tuner.training.run_folder import STATE_FILE, checkpoints, file_sizes, prune, written_aside
-from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.training.run_folder import STATE_FILE, file_sizes, is_whole, prune, written_aside
+from auto_bot_tuner.utils.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from auto_bot_tuner.training.loop import Trainer
@@ -32,7 +32,7 @@ def save_checkpoint(trainer: Trainer) -> Path:
     run, state = Path(trainer.config.output_dir), trainer.state
     target = run / f"checkpoint-{state.step}"
     rngs = gather_object([rng_state()])  # every process takes part
-    if trainer.is_main and target not in checkpoints(run):
+    if trainer.is_main and not is_whole(target):  # a damaged one is written anew
         with written_aside(target) as folder:
             trainer.save_weights(folder)
             save_file(optimizer_tensors(trainer), folder / "optimizer.safetensors")
@@ -63,7 +63,8 @@ def load_checkpoint(trainer: Trainer, folder: Path) -> None:
             set_rng_state(load_file(rng))
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise UserError(
-            f"cannot resume from {folder} ({error}): delete that folder and resume from the one before"
+            f"cannot resume from {folder}, a file of it cannot be read ({one_line(error)}): "
+            "move that folder away and resume from the one before"
         ) from error
 
 
@@ -73,8 +74,8 @@ def check_same_run(trainer: Trainer, record: dict[str, Any], folder: Path) -> No
         before = record["shape"].get(name)
         if before != now:
             raise UserError(
-                f"cannot resume from {folder}: {name} was {before} and is {now} now; resume with the settings of the "
-                "first start, or start anew from these weights with --model and another --output-dir"
+                f"cannot resume from {folder}: {name.replace('_', ' ')} was {before} and is {now} now; resume with the "
+                "settings of the first start, or start anew from these weights with --model and another --output-dir"
             )
 
 

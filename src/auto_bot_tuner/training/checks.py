@@ -16,7 +16,8 @@ from auto_bot_tuner.utils.errors import UserError
 if TYPE_CHECKING:
     from auto_bot_tuner.training.loop import Trainer
 
-CHECKED_ROWS = 200  # enough to find a mistake that concerns all rows, few enough to cost nothing
+CHECKED_ROWS = 200  # spread over the data: enough to find a mistake that concerns all, few enough to cost nothing
+SKIPPED_STEPS = 50  # halving the loss scale 50 times leaves nothing of it
 
 
 def check_rows(dataset: Any, vocabulary: int) -> None:
@@ -27,7 +28,7 @@ def check_rows(dataset: Any, vocabulary: int) -> None:
     """
     if len(dataset) == 0:
         raise UserError("the training set is empty: check --dataset, --split and --max-samples")
-    rows = [dataset[i] for i in range(min(len(dataset), CHECKED_ROWS))]
+    rows = [dataset[i] for i in range(0, len(dataset), max(1, len(dataset) // CHECKED_ROWS))]
     trained = [row["labels"][1:][row["labels"][1:] != IGNORE_INDEX] for row in rows]
     if not any(len(labels) for labels in trained):
         raise UserError(
@@ -82,6 +83,12 @@ def check_save(trainer: Trainer, folder: Path) -> None:
     with written_aside(trial) as aside:
         trainer.save_weights(aside)
     shutil.rmtree(trial)
+
+
+def check_skipped(steps: int) -> None:
+    """fp16 skips a step whose gradient overflows, and halves its loss scale; many in a row mean that it never fits."""
+    if steps >= SKIPPED_STEPS:
+        raise UserError(f"fp16 overflowed in {steps} steps in a row: use --precision bf16 or fp32")
 
 
 def check_finite(loss: float, grad_norm: float, step: int, rows: list[int], lr: float) -> None:

@@ -96,18 +96,18 @@ class TrainingConfig:
     # Go on from the newest checkpoint in output_dir.
     resume: bool = False
     # Seed of data order, dropout and sampling.
-    seed: int = 42
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
 
     # Passes over the data.
     num_epochs: Annotated[PositiveFloat, tyro.conf.arg(name="epochs")] = 1.0
-    # Stop after this many optimiser steps, whatever the epochs say. 0: no limit.
+    # At most this many optimiser steps. 0: as many as the epochs have.
     max_steps: NonNegativeInt = 0
     # Rows per process in one accumulation step.
     batch_size: PositiveInt = 4
     # Rows of one optimiser step = batch_size x this x processes.
     gradient_accumulation_steps: Annotated[PositiveInt, tyro.conf.arg(name="grad-accum")] = 4
     # Padded tokens of one forward pass; the rows of a step are sorted by length and cut by it, which
-    # changes speed and memory but not the gradient. 0: 2048 on CPU, batch_size x max_length elsewhere.
+    # changes speed and memory but not the gradient. 0: 2048 on CPU, batch_size x the longest row elsewhere.
     micro_batch_tokens: NonNegativeInt = 0
 
     # Peak learning rate. Empty: 2e-5 for full fine-tuning, 2e-4 for LoRA.
@@ -142,8 +142,8 @@ class TrainingConfig:
     eval_steps: NonNegativeInt = 0
     # Rows of one evaluation batch.
     eval_batch_size: PositiveInt = 8
-    # Save a checkpoint every this many steps. 0: only at the end and on interruption.
-    save_steps: NonNegativeInt = 0
+    # Save a checkpoint every this many steps. 0: only on interruption.
+    save_steps: NonNegativeInt = 500
     # Keep this many newest checkpoints (and the best, where it is tracked). 0: keep all.
     save_total_limit: NonNegativeInt = 2
     # Put the weights with the lowest evaluation loss into final/, instead of the last ones.

@@ -1,7 +1,8 @@
 """The engine under the loop: Hugging Face Accelerate, set up by our settings, and the model made ready for it.
 
-Accelerate gives one way to write device moves, autocast, loss scaling and several processes (DDP, FSDP, DeepSpeed by
-its own config file), so the loop reads as plain PyTorch.
+Accelerate gives one way to write device moves, autocast, loss scaling and several processes (DDP), so the
+loop reads as plain PyTorch. FSDP and DeepSpeed cut the weights up between processes, which saving does not follow yet:
+they are refused.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import DistributedType
 from torch import nn
 
 from auto_bot_tuner.training.config import TrainingConfig
@@ -26,7 +28,10 @@ def build_accelerator(config: TrainingConfig, model: nn.Module) -> Accelerator:
     # other in one process, each with its own: start from a clean one (the process group itself stays).
     AcceleratorState._reset_state()
     GradientState._reset_state()  # a run that died between two micro-batches left it waiting for more
-    return Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=device.type == "cpu")
+    accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=device.type == "cpu")
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise UserError(f"{accelerator.distributed_type.value} is not supported: launch with torchrun or DDP instead")
+    return accelerator
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:

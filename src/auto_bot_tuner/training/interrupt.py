@@ -17,8 +17,11 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """By the shell's convention 128 + the signal's number: 130 for Ctrl-C, 143 for SIGTERM."""
-        return 128 + self.signal_number
+        """By the shell's convention 128 + the signal's number: 130 for Ctrl-C, 143 for SIGTERM.
+
+        A process that stops because another one was asked to had no signal of its own: it ends as by Ctrl-C.
+        """
+        return 128 + (self.signal_number or signal.SIGINT)
 
     def __bool__(self) -> bool:
         return self.signal_number != 0

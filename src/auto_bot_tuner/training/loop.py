@@ -31,6 +31,7 @@ from auto_bot_tuner.training.batching import (
     collate,
     cut_by_tokens,
     epoch_order,
+    fingerprint,
     in_order,
     row_lengths,
     share_between,
@@ -80,8 +81,20 @@ class Trainer:
         # What Accelerate runs: a module whose forward is the whole computation of a batch.
         self.module = engine.wrap(self.accelerator, self.build_module())
         self.optimizer = self.accelerator.prepare(build_optimizer(model.named_parameters(), self.config))
-        shape = {"rows": len(self.lengths), "rows_per_step": self.rows_per_step, "seed": self.config.seed}
-        self.state = TrainingState(shape=shape)
+        self.state = TrainingState(shape=self.shape())
+        self.skipped_in_a_row = 0
+
+    def shape(self) -> dict[str, Any]:
+        """What a resumed run must have in common with its checkpoint; otherwise it would be another run."""
+        trained = self.trained_parameters().values()
+        return {
+            "data": fingerprint(self.train_dataset, self.lengths),
+            "rows_per_step": self.rows_per_step,
+            "seed": self.config.seed,
+            "trained_weights": f"{sum(p.numel() for p in trained):,} in {len(trained)} tensors",
+            "total_steps": self.total_steps,
+            "learning_rate": f"{self.peak_learning_rate:g}, {self.config.lr_schedule}, warm-up {self.config.warmup:g}",
+        }
 
     # ---- what a method says ----
 
@@ -125,8 +138,8 @@ class Trainer:
         checks.check_rows(self.train_dataset, output_head(self.model).weight.shape[0])
         checks.check_context([*self.lengths, *row_lengths(self.eval_dataset or [])], self.model)
         with stop_requests() as stop, run.Run(self) as this_run:
-            started, tokens_before = time.perf_counter(), self.state.tokens
-            if self.state.step == 0:
+            started, tokens_before = time.perf_counter(), self.state.tokens  # of this session, where it is resumed
+            if self.state.step == 0 and self.state.evaluated_step is None:
                 this_run.evaluate()  # the baseline; and if evaluation fails, it fails now
             for micro_batches in self.batches():
                 metrics = self.update(micro_batches)
@@ -140,14 +153,18 @@ class Trainer:
                 if this_run.is_stale():
                     break
             summary = this_run.finish()
-        seconds, tokens = time.perf_counter() - started, self.state.tokens - tokens_before
-        return summary | {"seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds}
+        seconds = time.perf_counter() - started
+        per_second = (self.state.tokens - tokens_before) / seconds
+        return summary | {"seconds": seconds, "tokens": self.state.tokens, "tokens_per_second": per_second}
 
     def update(self, micro_batches: list[Batch]) -> dict[str, float] | None:
         """One optimiser step over its micro-batches. Returns the metrics since the last log, where one is due."""
         started = time.perf_counter()
         self.module.train()
         weight, tokens = self.total([sum(b.weight for b in micro_batches), sum(b.tokens for b in micro_batches)])
+        if weight == 0:
+            rows = [row for batch in micro_batches for row in batch.rows]
+            raise UserError(f"step {self.state.step + 1} has no trained token (rows {rows[:4]}…): leave such rows out")
         sums: dict[str, torch.Tensor] = {}
         for batch in micro_batches:
             # Processes exchange gradients once, with the last micro-batch.
@@ -185,8 +202,13 @@ class Trainer:
         checks.check_finite(loss, norm_to_check, self.state.step, rows, lr)
         first_move = checks.MoveCheck(parameters) if self.state.step == 0 else None
         self.optimizer.step()
-        if first_move is not None and not self.accelerator.optimizer_step_was_skipped:
-            first_move.check()
+        if self.accelerator.optimizer_step_was_skipped:  # fp16 looks for its loss scale; it may not look for ever
+            self.skipped_in_a_row += 1
+            checks.check_skipped(self.skipped_in_a_row)
+        else:
+            self.skipped_in_a_row = 0
+            if first_move is not None:
+                first_move.check()
         self.optimizer.zero_grad(set_to_none=True)
         return norm, lr
 
@@ -209,6 +231,8 @@ class Trainer:
             for name, value in {"loss": loss, **metrics}.items():
                 sums[name] = sums.get(name, 0.0) + value.item() * batch.weight
         *totals, weight = self.total([*sums.values(), weight])
+        if weight == 0:
+            raise UserError("the evaluation rows hold no trained token: give other rows, or --eval-fraction 0")
         means = self.describe({name: value / weight for name, value in zip(sums, totals, strict=True)})
         return {f"eval_{name}": value for name, value in means.items()}
 

@@ -14,23 +14,23 @@ WORTH_A_LOOK = ("loss", "accuracy", "reward_margin", "reward", "kl", "learning_r
 
 
 class ProgressLine:
-    """A live progress line on a terminal; elsewhere (a file, a notebook, CI) one plain line per log."""
+    """A line per log, and on a terminal a live bar below them with the time left and the speed."""
 
     def __init__(self, total_steps: int, done_steps: int, console: Console | None = None) -> None:
         self.console = console or Console()
+        self.total_steps = total_steps
         self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}"),
+            TextColumn("{task.fields[speed]}"),
             console=self.console,
             transient=True,
             disable=not self.console.is_terminal,
         )
-        self.task = self.progress.add_task("training", total=total_steps, completed=done_steps, numbers="")
+        self.task = self.progress.add_task("", total=total_steps, completed=done_steps, speed="")
 
     def __call__(self, event: Event) -> None:
         if event.name == "start":
@@ -38,19 +38,20 @@ class ProgressLine:
         elif event.name == "step":
             self.progress.update(self.task, completed=event.step)
         elif event.name == "log":
-            numbers = readable(event.metrics)
-            self.progress.update(self.task, completed=event.step, numbers=numbers)
-            if not self.console.is_terminal:
-                self.console.print(f"step {event.step}/{self.progress.tasks[0].total:.0f}  {numbers}", soft_wrap=True)
+            self.progress.update(self.task, speed=f"{event.metrics['tokens_per_second']:,.0f} tokens/s")
+            self.console.print(f"step {event.step}/{self.total_steps}  {readable(event.metrics)}", soft_wrap=True)
         elif event.name == "evaluate":
             self.console.print(f"[bold]step {event.step}[/]  {readable(event.metrics)}", soft_wrap=True)
         elif event.name == "samples":
             for sample in event.metrics["samples"]:
                 self.show_sample(sample)
         elif event.name == "save":
-            self.console.print(f"[dim]saved {escape(str(event.metrics['path']))}[/]", soft_wrap=True)
+            self.note(f"saved {event.metrics['path']}")
         elif event.name == "end":
-            self.stop()
+            self.progress.stop()
+
+    def note(self, text: str) -> None:
+        self.console.print(f"[dim]{escape(text)}[/]", soft_wrap=True)
 
     def show_sample(self, sample: dict[str, object]) -> None:
         """One prompt and its answer on two lines. Model output is data: no markup, no control codes."""
@@ -58,9 +59,6 @@ class ProgressLine:
         self.console.print(
             f"  [dim]{one_line(sample['prompt'])}[/]\n  → {one_line(sample['response'])} {end}", soft_wrap=True
         )
-
-    def stop(self) -> None:
-        self.progress.stop()
 
 
 def readable(metrics: dict[str, float]) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,9 @@ def jsonl_reporter(folder: Path) -> Callback:
 
     def report(event: Event) -> None:
         if event.name in ("log", "evaluate"):
-            append_line(folder / "metrics.jsonl", {"step": event.step, **event.metrics})
+            # An infinite gradient norm (fp16) or perplexity is no JSON.
+            finite = {name: value if math.isfinite(value) else None for name, value in event.metrics.items()}
+            append_line(folder / "metrics.jsonl", {"step": event.step, **finite})
         elif event.name == "samples":
             for sample in event.metrics["samples"]:
                 append_line(folder / "samples.jsonl", {"step": event.step, **sample})
@@ -75,7 +79,13 @@ def wandb_reporter(name: str, folder: Path, resumed_at: int) -> Callback:
         raise UserError(
             f"report_to names {name}, which is not installed: uv pip install {name}, or leave it out"
         ) from error
-    library.init(project="auto_bot_tuner", name=folder.name, **({"resume": "allow"} if resumed_at else {}))
+    settings = {"project": "auto_bot_tuner", "name": folder.name}
+    if name == "wandb":  # a resumed run goes on in the same curve; W&B knows it by its id
+        id_file = folder / "wandb_id"
+        if not (resumed_at and id_file.exists()):
+            id_file.write_text(uuid.uuid4().hex, encoding="utf-8")
+        settings |= {"id": id_file.read_text(encoding="utf-8"), "resume": "allow"}
+    library.init(**settings)
 
     def report(event: Event) -> None:
         if event.name in ("log", "evaluate"):

@@ -15,7 +15,7 @@ from auto_bot_tuner.training.events import Event, EventName
 from auto_bot_tuner.training.final import save_final
 from auto_bot_tuner.training.progress import ProgressLine
 from auto_bot_tuner.training.reporting import build_reporters
-from auto_bot_tuner.training.run_folder import cut_logs, open_run_folder
+from auto_bot_tuner.training.run_folder import checkpoints, cut_logs, is_whole, open_run_folder
 from auto_bot_tuner.training.samples import sample_responses
 from auto_bot_tuner.utils.errors import Interrupted
 
@@ -47,6 +47,10 @@ class Run:
                 checks.check_save(trainer, self.folder)
             self.reporters = build_reporters(self.config, trainer.state.step)
             self.progress = ProgressLine(trainer.total_steps, trainer.state.step)
+            if checkpoint is not None:
+                damaged = [path.name for path in checkpoints(self.folder) if not is_whole(path)]
+                passed_over = f" (damaged, passed over: {', '.join(damaged)})" if damaged else ""
+                self.progress.note(f"resumed from {checkpoint}{passed_over}")
             self.reporters += [self.progress, *trainer.callbacks]
         self.emit("start", {})
         return self
@@ -54,8 +58,8 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.trainer.is_main:
-            self.progress.stop()
+        if error is not None:
+            self.emit("end", {})  # reporters close their files however the run ends
 
     def emit(self, name: EventName, metrics: dict[str, Any]) -> None:
         for report in self.reporters:
@@ -111,6 +115,7 @@ class Run:
         if self.trainer.is_main:
             save_final(self.trainer, final, metrics)
         self.trainer.accelerator.wait_for_everyone()
+        self.trainer.module.eval()
         self.emit("save", {"path": str(final)})
         self.emit("end", metrics)
         return {"steps": state.step, **metrics, "final": str(final)}

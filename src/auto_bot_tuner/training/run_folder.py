@@ -22,7 +22,7 @@ from auto_bot_tuner.utils.errors import UserError
 
 STATE_FILE = "trainer_state.json"  # written last: its list of files says what a whole checkpoint holds
 LOGS = ("metrics.jsonl", "samples.jsonl")
-OURS = (*LOGS, "config.yaml", "tensorboard", "final", "save-test")
+OURS = (*LOGS, "config.yaml", "tensorboard", "final", "save-test", "wandb_id")
 
 
 def open_run_folder(config: TrainingConfig, is_main: bool) -> Path | None:
@@ -114,8 +114,9 @@ def prune(folder: Path, keep: int, best_step: int | None) -> None:
     """Delete the oldest checkpoints beyond `keep` newest ones; the best one stays. 0 keeps all."""
     if keep == 0:
         return
-    for path in checkpoints(folder)[:-keep]:
-        if path.name != f"checkpoint-{best_step}":
+    newest = [path for path in checkpoints(folder) if is_whole(path)][-keep:]
+    for path in checkpoints(folder):
+        if path not in newest and path.name != f"checkpoint-{best_step}":
             shutil.rmtree(path)
 
 
@@ -125,13 +126,14 @@ def cut_logs(folder: Path, step: int) -> None:
         path = folder / name
         if not path.exists():
             continue
-        kept = [line for line in path.read_text(encoding="utf-8").splitlines() if line_step(line) <= step]
+        # As bytes: text may hold other line ends than ours, and a kill may have cut a character in two.
+        kept = [line for line in path.read_bytes().split(b"\n") if line_step(line) <= step]
         part = path.with_suffix(".part")
-        part.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        part.write_bytes(b"".join(line + b"\n" for line in kept))
         os.replace(part, path)
 
 
-def line_step(line: str) -> float:
+def line_step(line: bytes) -> float:
     """The step of a log line. A line that a kill cut short belongs to no step and goes."""
     try:
         return float(json.loads(line)["step"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from auto_bot_tuner.data.prompt_format import PromptFormat
 from auto_bot_tuner.evaluation.config import GenerationConfig
+from auto_bot_tuner.evaluation.engine import context_limit
 from auto_bot_tuner.evaluation.generation import respond
 
 if TYPE_CHECKING:
@@ -26,9 +28,13 @@ def sample_responses(trainer: Trainer) -> list[dict[str, Any]]:
 
 def sample_conversations(trainer: Trainer) -> list[list[dict[str, str]]]:
     """The prompts of the config, else the first of the evaluation (or training) rows."""
+    datasets = [dataset for dataset in (trainer.eval_dataset, trainer.train_dataset) if hasattr(dataset, "prompts")]
     if trainer.config.sample_prompts:
-        return [[{"role": "user", "content": prompt}] for prompt in trainer.config.sample_prompts]
-    for dataset in (trainer.eval_dataset, trainer.train_dataset):
-        if hasattr(dataset, "prompts"):
-            return list(dataset.prompts(trainer.config.num_samples))
-    return []
+        first: list[dict[str, str]] = next((chat for dataset in datasets for chat in dataset.prompts(1)), [])
+        system = [message for message in first if message["role"] == "system"]  # asked as the rows ask
+        return [[*system, {"role": "user", "content": prompt}] for prompt in trainer.config.sample_prompts]
+    prompts = list(datasets[0].prompts(trainer.config.num_samples)) if datasets else []
+    # The rows were cut to max_length; a prompt as a whole may be longer than what the model can read.
+    limit = context_limit(trainer.model)
+    lengths = [len(ids) for ids in PromptFormat.from_tokenizer(trainer.tokenizer).encode_prompts(prompts)]
+    return [chat for chat, length in zip(prompts, lengths, strict=True) if limit is None or length < limit]
