@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.training.config import STRICT
 from auto_bot_tuner.utils.errors import UserError
+from commands.json_file import check_writable, write_json
 from commands.training import say
 
 if TYPE_CHECKING:
@@ -105,11 +106,12 @@ def run(arguments: Arguments) -> None:
     """Make and measure each stage, then print the table, the tasks and some answers.
 
     Raises:
-        UserError: a stage fails, or the JSON file cannot be written.
+        UserError: a stage fails.
+        UsageError: the JSON file cannot be written.
     """
     rows = held_out_rows(arguments.quick)
     results: list[Result] = []
-    write_json(arguments.json, results)  # a file that cannot be written should be known before the work, not after it
+    check_writable(arguments.json)
     for number, stage in enumerate(STAGES, start=1):
         say(f"\n── Stage {number} of {len(STAGES)}: {stage.name} ──")
         started = time.perf_counter()
@@ -117,7 +119,7 @@ def run(arguments: Arguments) -> None:
         seconds = time.perf_counter() - started
         results.append(Result(stage.name, seconds, measure(model, rows)))
         # Written after each stage: what is done is not lost when a later one fails.
-        write_json(arguments.json, results)
+        write_json(arguments.json, {"stages": [result.as_json() for result in results]})
     show(results, rows)
 
 
@@ -143,16 +145,6 @@ def measure(name: str, rows: list[dict[str, Any]]) -> AccuracyReport:
 
     model, tokenizer, _ = load_model_and_tokenizer(name)
     return evaluate_accuracy(model, tokenizer, rows, is_correct, GenerationConfig(max_new_tokens=MAX_NEW_TOKENS))
-
-
-def write_json(path: str, results: list[Result]) -> None:
-    if not path:
-        return
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps({"stages": [result.as_json() for result in results]}, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
 def show(results: list[Result], rows: list[dict[str, Any]]) -> None:

@@ -5,7 +5,7 @@ The hub and the model are touched only after the rows have been read and underst
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from auto_bot_tuner.evaluation.config import GenerationConfig
 from auto_bot_tuner.training.config import STRICT
 from auto_bot_tuner.utils.errors import UsageError, UserError
 from auto_bot_tuner.utils.terminal import neutral
+from commands.json_file import check_writable, write_json
 
 # Where rows that were not trained on are looked for, in this order.
 HELD_OUT_SPLITS = ("test", "validation", "valid", "dev", "train")
@@ -60,7 +61,7 @@ class RowArguments(ModelArguments):
 class PerplexityArguments(RowArguments):
     """How surprised is the model? By all of a raw text (text column or .txt file); by the answers of conversations."""
 
-    # Tokens seen at once. 0: the model's context. Longer texts are read through a sliding window.
+    # Tokens seen at once, 2 or more. 0: the model's context. Longer texts are read through a sliding window.
     window: NonNegativeInt = 0
 
 
@@ -105,38 +106,34 @@ def run(arguments: ModelArguments) -> None:
         UserError: the data or the model is at fault; the message says how to mend it.
         UsageError: the flags contradict each other, or the JSON file cannot be written.
     """
-    if arguments.json_file:
-        check_writable(Path(arguments.json_file))  # before the work, not after it
+    check_writable(arguments.json_file)
     measures: dict[type, Callable[[Any], dict[str, Any]]] = {
         PerplexityArguments: perplexity,
         GenerationArguments: generation,
         AccuracyArguments: accuracy,
     }
     numbers = measures[type(arguments)](arguments)
-    if arguments.json_file:
-        record = {"model": arguments.model, "arguments": asdict(arguments), **numbers}
-        Path(arguments.json_file).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(arguments.json_file, {"model": arguments.model, "arguments": asdict(arguments), **numbers})
 
 
 def perplexity(arguments: PerplexityArguments) -> dict[str, Any]:
+    if arguments.window == 1:
+        raise UsageError("--window 1 leaves no token another before it: use 2 or more, or 0 for the model's context")
     is_file_of_text = Path(arguments.dataset).suffix.lower() == ".txt"
     rows = [{"text": read_text(Path(arguments.dataset))}] if is_file_of_text else understood(load(arguments))
     model, tokenizer = load_model(arguments)
 
-    from auto_bot_tuner.evaluation.engine import context_limit
     from auto_bot_tuner.evaluation.perplexity import compute_perplexity, compute_perplexity_on_dataset
 
     if all("text" in row for row in rows):
         what = "text, every token"
-        texts = [row["text"] for row in rows if row["text"]]
-        metrics = compute_perplexity(model, tokenizer, texts, arguments.window)
+        metrics = compute_perplexity(model, tokenizer, [row["text"] for row in rows], arguments.window)
     else:
         from auto_bot_tuner.sft.dataset import InstructionDataset
 
         what = "answers only, in the model's chat template"
-        length = arguments.window or context_limit(model) or 1024
-        dataset = InstructionDataset(rows, tokenizer, max_length=length, format_type="auto")
-        metrics = compute_perplexity_on_dataset(model, dataset)
+        dataset = InstructionDataset(rows, tokenizer, max_length=sys.maxsize, format_type="auto")
+        metrics = compute_perplexity_on_dataset(model, dataset, arguments.window)
     table(f"Perplexity of {arguments.model} on {arguments.dataset} ({len(rows)} rows; {what})", metrics)
     return {"rows": len(rows), "metrics": metrics}
 
@@ -203,10 +200,14 @@ def load(arguments: RowArguments) -> Any:
 
 
 def understood(rows: Any) -> list[dict[str, Any]]:
-    """The rows in their canonical shape, text or messages; the first that is none is an error with its place."""
-    from auto_bot_tuner.data.formats import canonical
+    """The rows that can be measured, as text or messages; one that is neither is an error with its place."""
+    from auto_bot_tuner.data.formats import canonical, drop_reason
 
-    return [canonical(rows[i], "auto", rows.where(i))[1] for i in range(len(rows))]
+    found = [canonical(rows[i], "auto", rows.where(i))[1] for i in range(len(rows))]
+    reasons = [drop_reason(row) for row in found]
+    if all(reasons):
+        raise UserError(f"no row can be measured ({rows.where(0)}: {reasons[0]}): give rows with text or an answer")
+    return [row for row, reason in zip(found, reasons, strict=True) if reason is None]
 
 
 def to_answer(rows: Any) -> list[Any]:
@@ -245,12 +246,6 @@ def read_text(path: Path) -> str:
     if not text.strip():
         raise UserError(f"{path} holds no text")
     return text
-
-
-def check_writable(path: Path) -> None:
-    """Nothing is created or emptied by looking."""
-    if path.is_dir() or not path.resolve().parent.is_dir():
-        raise UsageError(f"--json {path} cannot be written: name a file in a folder that exists")
 
 
 def table(title: str, values: Mapping[str, Any]) -> None:

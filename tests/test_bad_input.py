@@ -118,6 +118,29 @@ def test_bad_rows_are_found_before_the_model_is_loaded(
         assert word in message
 
 
+@pytest.mark.parametrize(
+    ("rows", "window", "expected_code", "words"),
+    [
+        (ROWS, 1, 2, ("--window 1", "2 or more")),
+        ([{"text": "some words"}], 1, 2, ("--window 1", "2 or more")),
+        ([row(output="")] * 3, 0, 1, ("empty answer", "rows.jsonl")),
+    ],
+)
+def test_perplexity_of_nothing(
+    rows: list[Any],
+    window: int,
+    expected_code: int,
+    words: tuple[str, ...],
+    desk: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_rows("rows.jsonl", rows)
+    code, message = fail(f"evaluate perplexity --model model --dataset rows.jsonl --window {window}", capsys)
+    assert code == expected_code and "train" not in message
+    for word in words:
+        assert word in message
+
+
 BAD_FILES: dict[str, tuple[str, Callable[[], object], tuple[str, ...]]] = {
     "missing": ("nowhere.jsonl", lambda: None, ("no such file", "nowhere.jsonl")),
     "empty": ("empty.jsonl", lambda: Path("empty.jsonl").touch(), ("holds no rows",)),
@@ -158,6 +181,8 @@ def test_bad_data_file(case: str, desk: Path, capsys: pytest.CaptureFixture[str]
         ("--learning-rate -1e-4", ("learning-rate", "greater than 0")),
         ("--learning-rate nan", ("learning-rate",)),
         ("--learning-rate fast", ("learning-rate",)),
+        ("--seed 99999999999999999999", ("seed", "less than")),
+        ("--seed -1", ("seed", "0")),
         ("--batch-size 0", ("batch-size",)),
         ("--max-length 2", ("max-length",)),
         ("--epochs -1", ("epochs",)),

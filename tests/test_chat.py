@@ -224,6 +224,9 @@ def test_evaluate_perplexity_of_text_and_of_answers(folder: Path, tmp_path: Path
     (tmp_path / "chat.jsonl").write_text(json.dumps({"instruction": "Say yes", "output": "Yes yes"}) + "\n")
     answers = evaluate("perplexity", folder, dataset=str(tmp_path / "chat.jsonl"))["metrics"]
     assert answers["num_tokens"] == len(gpt2_tokenizer("Yes yes")["input_ids"]) + 1  # and the end token
+    # A window narrower than the conversation slides over it: every token of the answer is scored all the same.
+    slid = evaluate("perplexity", folder, dataset=str(tmp_path / "chat.jsonl"), window=4)["metrics"]
+    assert slid["num_tokens"] == answers["num_tokens"]
 
 
 def test_evaluate_generation_and_accuracy(folder: Path, tmp_path: Path) -> None:
@@ -248,7 +251,9 @@ def test_evaluate_generation_and_accuracy(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"rows\.jsonl line 1: "):
         (tmp_path / "rows.jsonl").write_text(json.dumps({"text": "no question"}) + "\n")
         evaluate("accuracy", folder, dataset=str(tmp_path / "rows.jsonl"))
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot write"):
         evaluate_command.run(
-            evaluate_command.GenerationArguments(model=str(folder), prompt=("Hi",), json_file="/no/such/folder/x.json")
+            evaluate_command.GenerationArguments(
+                model=str(folder), prompt=("Hi",), json_file=str(tmp_path / "rows.jsonl" / "x.json")
+            )
         )

@@ -49,8 +49,24 @@ def test_the_json_holds_each_stage_with_shares_between_0_and_1(random_stages, tm
 def test_a_file_that_cannot_be_written_is_known_before_the_work(random_stages, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "measure", lambda *_: pytest.fail("worked first"))
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write"):
-        demo.run(demo.Arguments(json=str(tmp_path / "file" / "table.json")))
+    for path in (tmp_path / "file" / "table.json", tmp_path):
+        with pytest.raises(UserError, match="cannot write"):
+            demo.run(demo.Arguments(json=str(path)))
+
+
+def test_an_earlier_table_survives_a_demo_that_fails(random_stages, tmp_path, monkeypatch):
+    def fails(*_):
+        raise UserError("no model")
+
+    monkeypatch.setattr(demo, "measure", fails)
+    path = tmp_path / "table.json"
+    path.write_text("an earlier table")
+    with pytest.raises(UserError, match="no model"):
+        demo.run(demo.Arguments(json=str(path)))
+    assert path.read_text() == "an earlier table"
+    with pytest.raises(UserError, match="no model"):
+        demo.run(demo.Arguments(json=str(tmp_path / "new" / "table.json")))
+    assert not (tmp_path / "new").exists()
 
 
 def test_held_out_rows_are_the_test_split_and_the_quick_ones_have_every_task():
