@@ -302,7 +302,7 @@ def test_keep_best_puts_the_best_weights_into_final_and_patience_ends_the_run(tm
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
-    small_trainer(tmp_path, max_steps=1).train()
+    small_trainer(tmp_path, max_steps=1, save_steps=1).train()
     with pytest.raises(UserError, match="already holds a run") as refusal:
         small_trainer(tmp_path, max_steps=1).train()
     assert "--resume" in str(refusal.value) and "--overwrite" in str(refusal.value)

@@ -221,3 +221,29 @@ def test_final_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
     assert (final / "a").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["final"]
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    trainer = small_trainer(tmp_path, max_steps=2, save_steps=1)
+    said = []
+
+    def start_another(event: Event) -> None:
+        if event.name == "save" and event.step == 1:
+            assert in_a_child(lambda: said_by_another(tmp_path)) == 0
+            said.append(True)
+
+    trainer.callbacks.append(start_another)
+    trainer.train()
+    assert said and not (tmp_path / run_folder.LOCK).exists()
+
+
+def said_by_another(folder: Path) -> None:
+    for settings in ({"resume": True}, {"overwrite": True}):
+        with pytest.raises(UserError, match="another run"):
+            small_trainer(folder, max_steps=2, **settings).train()
+
+
+def test_a_finished_run_without_checkpoints_is_not_sent_to_resume(tmp_path: Path) -> None:
+    small_trainer(tmp_path, max_steps=1).train()
+    with pytest.raises(UserError, match=r"--model .*final"):
+        small_trainer(tmp_path, max_steps=1).train()

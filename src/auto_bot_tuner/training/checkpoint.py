@@ -77,6 +77,10 @@ def check_same_run(trainer: Trainer, record: dict[str, Any], folder: Path) -> No
                 f"cannot resume from {folder}: {name.replace('_', ' ')} was {before} and is {now} now; resume with the "
                 "settings of the first start, or start anew from these weights with --model and another --output-dir"
             )
+    if record["step"] > trainer.total_steps:
+        raise UserError(
+            f"nothing left to do: {folder} is past step {trainer.total_steps}; raise --max-steps or --epochs"
+        )
 
 
 def optimizer_tensors(trainer: Trainer) -> dict[str, torch.Tensor]:

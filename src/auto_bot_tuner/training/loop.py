@@ -92,7 +92,8 @@ class Trainer:
             "rows_per_step": self.rows_per_step,
             "seed": self.config.seed,
             "trained_weights": f"{sum(p.numel() for p in trained):,} in {len(trained)} tensors",
-            "total_steps": self.total_steps,
+            # A constant learning rate may go on for longer; any other falls by the number of steps.
+            "total_steps": 0 if self.config.lr_schedule == "constant" else self.total_steps,
             "learning_rate": f"{self.peak_learning_rate:g}, {self.config.lr_schedule}, warm-up {self.config.warmup:g}",
         }
 

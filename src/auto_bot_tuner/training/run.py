@@ -15,7 +15,14 @@ from auto_bot_tuner.training.events import Event, EventName
 from auto_bot_tuner.training.final import save_final
 from auto_bot_tuner.training.progress import ProgressLine
 from auto_bot_tuner.training.reporting import build_reporters
-from auto_bot_tuner.training.run_folder import checkpoints, cut_logs, is_whole, open_run_folder
+from auto_bot_tuner.training.run_folder import (
+    checkpoints,
+    cut_logs,
+    is_whole,
+    leave_run_folder,
+    newest_checkpoint,
+    open_run_folder,
+)
 from auto_bot_tuner.training.samples import sample_responses
 from auto_bot_tuner.utils.errors import Interrupted
 
@@ -30,12 +37,26 @@ class Run:
         self.trainer, self.config = trainer, trainer.config
         self.folder = Path(trainer.config.output_dir)
         self.reporters: list[Callable[[Event], None]] = []
+        self.has_endless_samples = False  # in the last evaluation, no answer ended by itself
 
     def __enter__(self) -> Run:
         trainer = self.trainer
-        # The main process makes the folder; the others look at it afterwards.
-        with trainer.accelerator.main_process_first():
-            checkpoint = open_run_folder(self.config, trainer.is_main)
+        # The main process makes the folder; the others go by what it then holds.
+        if trainer.is_main:
+            open_run_folder(self.config)
+        try:
+            self.start()
+            self.emit("start", {})
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def start(self) -> None:
+        """Load the checkpoint to go on from, check what can be checked, open the reporters."""
+        trainer = self.trainer
+        trainer.accelerator.wait_for_everyone()
+        checkpoint = newest_checkpoint(self.folder) if self.config.resume else None
         if checkpoint is not None:
             load_checkpoint(trainer, checkpoint)
         else:
@@ -52,12 +73,15 @@ class Run:
                 passed_over = f" (damaged, passed over: {', '.join(damaged)})" if damaged else ""
                 self.progress.note(f"resumed from {checkpoint}{passed_over}")
             self.reporters += [self.progress, *trainer.callbacks]
-        self.emit("start", {})
-        return self
+
+    def close(self) -> None:
+        if self.trainer.is_main:
+            leave_run_folder(self.config)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
         if error is not None:
             self.emit("end", {})  # reporters close their files however the run ends
 
@@ -81,6 +105,7 @@ class Run:
             is_best = state.note_evaluation(state.evaluation["eval_loss"])
         if self.trainer.is_main and (samples := sample_responses(self.trainer)):
             self.emit("samples", {"samples": samples})
+            self.has_endless_samples = not any(sample["ended"] for sample in samples)
         self.trainer.accelerator.wait_for_everyone()
         # Last: what a checkpoint's logs hold is what was written before it.
         if is_best and self.config.keep_best:
@@ -99,9 +124,14 @@ class Run:
         path = self.save()
         raise Interrupted(
             f"stopped after step {self.trainer.state.step} of {self.trainer.total_steps}, saved {path}; "
-            "go on with the same command and --resume",
+            f"go on with the same command and --resume{self.from_file()}",
             exit_code,
         )
+
+    def from_file(self) -> str:
+        """The command that needs no memory of the first one, where the run was started by a command."""
+        config = self.folder / "config.yaml"
+        return f", or: python main.py train-config {config} --resume" if config.exists() else ""
 
     def finish(self) -> dict[str, Any]:
         """final/: the last weights, or the best ones where they were kept."""
@@ -116,6 +146,11 @@ class Run:
             save_final(self.trainer, final, metrics)
         self.trainer.accelerator.wait_for_everyone()
         self.trainer.module.eval()
+        if self.has_endless_samples:
+            self.progress.note(
+                "none of the sample answers ended by itself: train longer, or look with python main.py inspect --loss "
+                "whether the end token is learnt at all (LoRA leaves its embedding as it was)"
+            )
         self.emit("save", {"path": str(final)})
         self.emit("end", metrics)
         return {"steps": state.step, **metrics, "final": str(final)}

@@ -21,43 +21,71 @@ from auto_bot_tuner.training.config import TrainingConfig
 from auto_bot_tuner.utils.errors import UserError
 
 STATE_FILE = "trainer_state.json"  # written last: its list of files says what a whole checkpoint holds
+LOCK = ".running"  # holds the process number of the run that writes here
 LOGS = ("metrics.jsonl", "samples.jsonl")
 OURS = (*LOGS, "config.yaml", "tensorboard", "final", "save-test", "wandb_id")
 
 
-def open_run_folder(config: TrainingConfig, is_main: bool) -> Path | None:
-    """Make the folder ready for a run; the checkpoint to go on from, or None for a fresh run.
-
-    Of several processes the main one does the work, before the others look.
+def check_run_folder(config: TrainingConfig) -> Path | None:
+    """The checkpoint that a run in this folder goes on from, or None for a fresh run. Changes nothing.
 
     Raises:
-        UserError: the folder holds a run and neither `resume` nor `overwrite` says what to do with it;
-            `resume` without a checkpoint; the folder cannot be written to.
+        UserError: the folder holds a run and neither `resume` nor `overwrite` says what to do with it; `resume`
+            without a checkpoint; a run that is still going on writes there.
     """
     folder = Path(config.output_dir)
+    owner = owner_of(folder)
+    if owner is not None and owner != os.getpid():
+        raise UserError(
+            f"another run (process {owner}) is writing to {folder}: wait for it or choose another --output-dir; "
+            f"if that process is no run, delete {folder / LOCK}"
+        )
+    newest = newest_checkpoint(folder)
     if config.resume:
-        newest = newest_checkpoint(folder)
         if newest is None:
             raise UserError(f"nothing to resume: {folder} holds no complete checkpoint; start without --resume")
         return newest
-    if not is_main:
-        return None
-    leftovers = [path for path in (*checkpoints(folder), *(folder / name for name in OURS)) if path.exists()]
-    if leftovers and not config.overwrite:
+    left = leftovers(folder)
+    if left and not config.overwrite:
+        go_on = "go on with --resume" if newest else f"train on from it with --model {folder / 'final'}"
         raise UserError(
-            f"{folder} already holds a run ({leftovers[0].name}): go on with --resume, "
-            "choose another --output-dir, or delete it with --overwrite"
+            f"{folder} already holds a run ({left[0].name}): {go_on}, choose another --output-dir, "
+            "or delete it with --overwrite"
         )
-    for path in leftovers:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return None
+
+
+def open_run_folder(config: TrainingConfig) -> Path | None:
+    """`check_run_folder`, and for a fresh run an empty folder that can be written to; marks it as ours."""
+    checkpoint = check_run_folder(config)
+    folder = Path(config.output_dir)
     try:
+        if checkpoint is None:
+            for path in leftovers(folder):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".write-test"
-        probe.write_text("")
-        probe.unlink()
+        (folder / LOCK).write_text(str(os.getpid()), encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write to {folder} ({error.strerror}): choose another --output-dir") from error
-    return None
+    return checkpoint
+
+
+def leave_run_folder(config: TrainingConfig) -> None:
+    (Path(config.output_dir) / LOCK).unlink(missing_ok=True)
+
+
+def owner_of(folder: Path) -> int | None:
+    """The process that trains into this folder now. The mark of one that was killed means nothing."""
+    try:
+        owner = int((folder / LOCK).read_text(encoding="utf-8"))
+        os.kill(owner, 0)  # asks whether it lives; signal 0 does nothing to it
+    except (OSError, ValueError):
+        return None
+    return owner
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return [path for path in (*checkpoints(folder), *(folder / name for name in OURS)) if path.exists()]
 
 
 def checkpoints(folder: Path) -> list[Path]:
