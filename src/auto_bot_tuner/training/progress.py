@@ -10,7 +10,7 @@ from auto_bot_tuner.training.events import Event
 from auto_bot_tuner.utils.terminal import neutral
 
 # Shown in this order where a method reports them; the rest is in metrics.jsonl.
-WORTH_A_LOOK = ("loss", "accuracy", "reward_margin", "reward", "kl", "learning_rate", "grad_norm", "tokens_per_second")
+WORTH_A_LOOK = ("loss", "accuracy", "reward_margin", "reward", "kl", "grad_norm", "learning_rate", "tokens_per_second")
 
 
 class ProgressLine:
@@ -39,7 +39,9 @@ class ProgressLine:
             self.progress.update(self.task, completed=event.step)
         elif event.name == "log":
             self.progress.update(self.task, speed=f"{event.metrics['tokens_per_second']:,.0f} tokens/s")
-            self.console.print(f"step {event.step}/{self.total_steps}  {readable(event.metrics)}", soft_wrap=True)
+            # On a narrow terminal the last numbers are left out; a file has them all.
+            fits = {"no_wrap": True, "overflow": "ellipsis"} if self.console.is_terminal else {"soft_wrap": True}
+            self.console.print(f"step {event.step}/{self.total_steps}  {readable(event.metrics)}", **fits)
         elif event.name == "evaluate":
             self.console.print(f"[bold]step {event.step}[/]  {readable(event.metrics)}", soft_wrap=True)
         elif event.name == "samples":
