@@ -58,10 +58,15 @@ AttentionInterface.register(ATTENTION, per_sequence_attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)  # for calls that do need a mask: generation
 
 
+def real_tokens(input_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """(B, T): which tokens of right-padded rows are no padding: by count, as padding may have a real token's id."""
+    return torch.arange(input_ids.shape[1], device=input_ids.device) < lengths[:, None]
+
+
 def flat_hidden_states(trunk: Any, input_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """Last hidden states of the real tokens, row after row: input_ids (B, T) right-padded -> (sum of lengths, H)."""
     positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)  # (B, T)
-    real = positions < lengths[:, None]  # by count; padding may have the id of a real token
+    real = real_tokens(input_ids, lengths)
     output = trunk(
         input_ids=input_ids[real][None],
         position_ids=positions[real][None],  # 0, 1, …, restarting with each sequence
@@ -82,7 +87,7 @@ def padded_hidden_states(trunk: Any, input_ids: torch.Tensor, lengths: torch.Ten
     """
     with quiet_libraries():  # transformers warns that padding without a mask could be attended to; here it cannot
         hidden: torch.Tensor = trunk(input_ids=input_ids, use_cache=False).last_hidden_state  # (B, T, H)
-    return hidden[torch.arange(input_ids.shape[1], device=input_ids.device) < lengths[:, None]]
+    return hidden[real_tokens(input_ids, lengths)]
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from auto_bot_tuner.data import IGNORE_INDEX
-from auto_bot_tuner.training.flat import flat_hidden_states, make_flat, padded_hidden_states
+from auto_bot_tuner.training.flat import flat_hidden_states, make_flat, padded_hidden_states, real_tokens
 from auto_bot_tuner.utils.quiet import quiet_libraries
 
 # Tokens whose logits exist at one time. Each chunk also reads and writes the head's whole gradient, (V, H), so it must
@@ -121,8 +121,7 @@ class CausalNLL(nn.Module):
             return -gather_logprobs(logits, targets).sum(), (logits.argmax(dim=-1) == targets).sum()
         trunk = causal_model(self.model).base_model
         hidden_states = (flat_hidden_states if self.is_flat else padded_hidden_states)(trunk, input_ids, lengths)
-        real = torch.arange(input_ids.shape[1], device=input_ids.device) < lengths[:, None]  # (B, T)
-        hidden = hidden_states[trained[real]]  # (sum of lengths, H) -> (N, H)
+        hidden = hidden_states[trained[real_tokens(input_ids, lengths)]]  # (sum of lengths, H) -> (N, H)
         return cast(
             tuple[torch.Tensor, torch.Tensor],
             SummedNLL.apply(hidden, output_head(self.model).weight, targets, torch.is_grad_enabled()),
