@@ -102,13 +102,54 @@ def collate(dataset: Any, rows: Sequence[int]) -> Batch:
     return Batch(tensors, weight, tokens, list(rows))
 
 
+def collate_groups(dataset: Any, rows: Sequence[int]) -> Batch:
+    """Groups of responses to one prompt (a pair, a ranking) as right-padded sequences, group after group.
+
+    input_ids and labels (S, T) and lengths (S,) as `collate`; shared (S,): leading tokens that the group's first
+    sequence has computed already, its prompt (0 for the first itself); group (S,): whose sequence it is, 0 ≤ group < B;
+    scores (S,): what the data says of the response, nan where it says nothing. Pairs: 0::2 chosen, 1::2 rejected.
+    The weight is the number of groups. No rows: as in `collate`.
+    """
+    groups = [dataset.group(row) for row in rows or [0]]
+    sequences = [
+        {"input_ids": ids, "labels": labels}
+        for group in groups
+        for ids, labels in zip(group.input_ids, group.labels, strict=True)
+    ]
+    batch = collate(sequences, range(len(sequences)))
+    sizes = [len(group.input_ids) for group in groups]
+    shared = [group.prompt_length * (k > 0) for group, size in zip(groups, sizes, strict=True) for k in range(size)]
+    batch.tensors |= {
+        "shared": torch.tensor(shared),
+        "group": torch.arange(len(groups)).repeat_interleave(torch.tensor(sizes)),
+        "scores": torch.tensor([score for group in groups for score in group.scores]),
+    }
+    return Batch(batch.tensors, len(rows), batch.tokens if rows else 0, list(rows))
+
+
+def sequences_of(dataset: Any, row: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """(input_ids, labels) of a row's sequences: one, or those of a group."""
+    if hasattr(dataset, "group"):
+        group = dataset.group(row)
+        return list(zip(group.input_ids, group.labels, strict=True))
+    item = dataset[row]
+    return [(item["input_ids"], item["labels"])]
+
+
 def fingerprint(dataset: Any, lengths: Sequence[int]) -> str:
     """A short digest of the rows: all their lengths, and the ids and labels of some spread over them."""
     digest = hashlib.sha256(str(list(lengths)).encode())
     for row in range(0, len(lengths), max(1, len(lengths) // 50)):
-        item = dataset[row]
-        digest.update(str([item["input_ids"].tolist(), item["labels"].tolist()]).encode())
+        for input_ids, labels in sequences_of(dataset, row):
+            digest.update(str([input_ids.tolist(), labels.tolist()]).encode())
     return f"{len(lengths):,} rows {digest.hexdigest()[:8]}"
+
+
+def longest_sequence(dataset: Any) -> int:
+    """Tokens of the longest sequence that a model has to read; a group's row holds several."""
+    if hasattr(dataset, "group"):
+        return max(len(ids) for row in range(len(dataset)) for ids in dataset.group(row).input_ids)
+    return max(row_lengths(dataset))
 
 
 def row_lengths(dataset: Any) -> list[int]:
@@ -118,9 +159,8 @@ def row_lengths(dataset: Any) -> list[int]:
     return [len(dataset[i]["input_ids"]) for i in range(len(dataset))]
 
 
-def in_order(dataset: Any, lengths: Sequence[int], batch_size: int, processes: int, rank: int) -> Iterator[Batch]:
-    """Batches of an evaluation: every row once, similar lengths together, this process's share."""
+def in_order(lengths: Sequence[int], batch_size: int, processes: int, rank: int) -> Iterator[list[int]]:
+    """The rows of an evaluation's batches: every row once, similar lengths together, this process's share."""
     by_length = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
     cuts = [by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size)]
-    for cut in share_between(cuts, lengths, processes)[rank::processes]:
-        yield collate(dataset, cut)
+    yield from share_between(cuts, lengths, processes)[rank::processes]

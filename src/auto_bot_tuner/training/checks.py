@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from auto_bot_tuner.data import IGNORE_INDEX
+from auto_bot_tuner.training.batching import longest_sequence, sequences_of
 from auto_bot_tuner.training.run_folder import written_aside
 from auto_bot_tuner.utils.errors import UserError
 
@@ -28,13 +29,14 @@ def check_rows(dataset: Any, vocabulary: int) -> None:
     """
     if len(dataset) == 0:
         raise UserError("the training set is empty: check --dataset, --split and --max-samples")
-    rows = [dataset[i] for i in range(0, len(dataset), max(1, len(dataset) // CHECKED_ROWS))]
-    trained = [row["labels"][1:][row["labels"][1:] != IGNORE_INDEX] for row in rows]
+    rows = range(0, len(dataset), max(1, len(dataset) // CHECKED_ROWS))
+    sequences = [sequence for row in rows for sequence in sequences_of(dataset, row)]
+    trained = [labels[1:][labels[1:] != IGNORE_INDEX] for _, labels in sequences]
     if not any(len(labels) for labels in trained):
         raise UserError(
             "no trained token in the first rows: every label is -100; look at one with: python main.py inspect"
         )
-    largest = max(int(row["input_ids"].max()) for row in rows)
+    largest = max(int(input_ids.max()) for input_ids, _ in sequences)
     if largest >= vocabulary:
         raise UserError(
             f"token id {largest} has no embedding (the model knows {vocabulary}): "
@@ -48,17 +50,18 @@ def check_rows(dataset: Any, vocabulary: int) -> None:
         )
 
 
-def check_context(lengths: list[int], model: Any) -> None:
+def check_context(datasets: list[Any], model: Any) -> None:
     """Every row fits into what the model can read: beyond it GPT-2 has no position, and others were never trained.
 
     Raises:
         UserError: the longest row does not.
     """
     limit = getattr(model.config, "max_position_embeddings", None)  # GPT-2's n_positions goes by this name too
-    if limit is not None and max(lengths) > limit:
-        raise UserError(
-            f"the longest row has {max(lengths)} tokens, the model reads {limit} at most: --max-length {limit}"
-        )
+    if limit is None:
+        return
+    longest = max(longest_sequence(dataset) for dataset in datasets if dataset)
+    if longest > limit:
+        raise UserError(f"the longest row has {longest} tokens, the model reads {limit} at most: --max-length {limit}")
 
 
 def check_disk(folder: Path, model: nn.Module) -> None:

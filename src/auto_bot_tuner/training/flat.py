@@ -5,6 +5,10 @@ Everything in a transformer but attention treats each token by itself, so rows m
 sequence. The second is a small attention function that cuts queries, keys and values at the sequences' borders. Rows
 of alpaca, eight at a time, are half padding otherwise, and padding costs as much as text.
 
+The same function computes a shared prompt once. Two answers to one prompt lie in the flat row as [prompt, answer 1,
+answer 2]: in a causal model the prompt's hidden states do not depend on what follows, so answer 2 goes on from the keys
+and values that the first sequence has left. Gradients add up where the two use the same state, as they should.
+
 On a GPU the many small attention calls cost more than padding does; there batches are padded.
 """
 
@@ -30,28 +34,47 @@ def per_sequence_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     sequence_lengths: list[int] | None = None,
+    shared_lengths: list[int] | None = None,
     sliding_window: int | None = None,
     **settings: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each sequence of a flat row: query (1, heads, sum of lengths, d) -> (1, sum, heads, d).
 
+    A sequence with a shared length goes on after that many first tokens of the last sequence that has none.
     Without `sequence_lengths` (generation, a padded batch) it is PyTorch's attention as transformers calls it.
     """
     if sequence_lengths is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
     outputs = []
     parts = (tensor.float().split(sequence_lengths, dim=2) for tensor in (query, key, value))
+    shared_lengths = shared_lengths or [0] * len(sequence_lengths)
     # In float32 even under autocast: for rows this short PyTorch's backward pass of attention on a CPU is up to seven
     # times slower in bfloat16 (40 tokens: 1.25 ms, not 0.17; equal at 320).
     with torch.autocast(query.device.type, enabled=False):
-        for length, q, k, v in zip(sequence_lengths, *parts, strict=True):
-            mask = None  # no mask: causal, by the fastest kernel
-            if sliding_window is not None and length > sliding_window:
-                ones = torch.ones(length, length, dtype=torch.bool, device=q.device)
-                # A token sees itself and the window - 1 before it.
-                mask = ones.tril().triu(1 - sliding_window)[None, None]
+        for shared, q, k, v in zip(shared_lengths, *parts, strict=True):
+            if shared == 0:
+                first_k, first_v = k, v
+            else:
+                k = torch.cat([first_k[:, :, :shared], k], dim=2)  # (1, heads, shared + length, d)
+                v = torch.cat([first_v[:, :, :shared], v], dim=2)
+            mask = causal_mask(q.shape[2], shared, sliding_window, q.device)
             outputs.append(sdpa_attention_forward(module, q, k, v, mask, **settings)[0])
     return torch.cat(outputs, dim=1).to(query.dtype), None
+
+
+def causal_mask(length: int, shared: int, sliding_window: int | None, device: torch.device) -> torch.Tensor | None:
+    """(1, 1, length, shared + length): what each of `length` tokens after `shared` others sees.
+
+    None where PyTorch's own causal attention says the same, which is its fastest. (With fewer queries than keys its
+    causal mask would align top-left: the first answer token would see only the first prompt token.)
+    """
+    exceeds_window = sliding_window is not None and shared + length > sliding_window
+    if shared == 0 and not exceeds_window:
+        return None
+    seen = torch.ones(length, shared + length, dtype=torch.bool, device=device).tril(shared)
+    if sliding_window is not None:
+        seen = seen.triu(shared + 1 - sliding_window)  # a token sees itself and the window - 1 before it
+    return seen[None, None]
 
 
 AttentionInterface.register(ATTENTION, per_sequence_attention)
@@ -63,31 +86,61 @@ def real_tokens(input_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     return torch.arange(input_ids.shape[1], device=input_ids.device) < lengths[:, None]
 
 
-def flat_hidden_states(trunk: Any, input_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Last hidden states of the real tokens, row after row: input_ids (B, T) right-padded -> (sum of lengths, H)."""
+def hidden_states_at(
+    model: Any,
+    is_flat: bool,
+    input_ids: torch.Tensor,
+    lengths: torch.Tensor,
+    wanted: torch.Tensor,
+    shared: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The last hidden states at the wanted positions of right-padded rows, row after row: (N, H).
+
+    Args:
+        model: a transformers model that `make_flat` has looked at; `is_flat` is what it said.
+        input_ids: (B, T), padded on the right with anything.
+        lengths: (B,), real tokens of each row.
+        wanted: (B, T), true at N positions.
+        shared: (B,), leading tokens that a row has in common with the last row before it that shares nothing. They
+            are computed once where rows travel flat. None: no row shares any.
+    """
+    if not is_flat:
+        return padded_hidden_states(model.base_model, input_ids)[wanted]
+    shared = torch.zeros_like(lengths) if shared is None else shared
     positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)  # (B, T)
-    real = real_tokens(input_ids, lengths)
-    output = trunk(
-        input_ids=input_ids[real][None],
-        position_ids=positions[real][None],  # 0, 1, …, restarting with each sequence
+    own = real_tokens(input_ids, lengths) & (positions >= shared[:, None])  # (B, T): computed in this row
+    output = model.base_model(
+        input_ids=input_ids[own][None],
+        position_ids=positions[own][None],  # 0, 1, …, restarting with each sequence
         # A mask of four dimensions is passed on as it is. Without it transformers would build one of (sum, sum).
         attention_mask=torch.zeros(1, 1, 1, 1, device=input_ids.device),
-        sequence_lengths=lengths.tolist(),
+        sequence_lengths=(lengths - shared).tolist(),
+        shared_lengths=shared.tolist(),
         use_cache=False,
     )
-    hidden: torch.Tensor = output.last_hidden_state[0]
-    return hidden
+    hidden: torch.Tensor = output.last_hidden_state[0]  # (own tokens, H)
+    return hidden[flat_places(lengths, shared, positions)[wanted]]
 
 
-def padded_hidden_states(trunk: Any, input_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """The same by right padding: (B, T) -> (sum of lengths, H).
+def flat_places(lengths: torch.Tensor, shared: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """(B, T): where the flat row holds token t of row b. A shared token stands in the row that it is shared with."""
+    own_lengths = lengths - shared  # (B,)
+    starts = own_lengths.cumsum(0) - own_lengths  # (B,): place of each row's first own token
+    rows = torch.arange(len(lengths), device=lengths.device)
+    first = torch.where(shared == 0, rows, 0).cummax(0).values  # (B,): the row that is shared with, or the row itself
+    own_places = (starts - shared)[:, None] + positions
+    return torch.where(positions < shared[:, None], starts[first][:, None] + positions, own_places)
+
+
+def padded_hidden_states(trunk: Any, input_ids: torch.Tensor) -> torch.Tensor:
+    """Last hidden states of right-padded rows: (B, T) -> (B, T, H); those at padding mean nothing.
 
     No attention mask: in a causal model no token looks to its right, so padding there is never attended to, and without
     a mask PyTorch may use its fastest attention.
     """
     with quiet_libraries():  # transformers warns that padding without a mask could be attended to; here it cannot
-        hidden: torch.Tensor = trunk(input_ids=input_ids, use_cache=False).last_hidden_state  # (B, T, H)
-    return hidden[real_tokens(input_ids, lengths)]
+        hidden: torch.Tensor = trunk(input_ids=input_ids, use_cache=False).last_hidden_state
+    return hidden
 
 
 @torch.no_grad()
@@ -104,33 +157,42 @@ def make_flat(model: Any, vocabulary: int) -> bool:
         return False
     was_training = model.training
     model.eval()  # dropout would make two passes differ
-    expected = padded_hidden_states(model.base_model, *probe(vocabulary, 0))
+    expected = probe_states(model, False, vocabulary, (0, 0))
     model.set_attn_implementation(ATTENTION)
-    exact = is_exact(model.base_model, expected, vocabulary)
+    exact = is_exact(model, expected, vocabulary)
     model.train(was_training)
     if not exact:
         model.set_attn_implementation(before)
     return exact
 
 
-def is_exact(trunk: Any, expected: torch.Tensor, vocabulary: int) -> bool:
-    """Whether two made-up rows, flat, give the hidden states of the padded batch, and none of the other row's.
+def is_exact(model: Any, expected: torch.Tensor, vocabulary: int) -> bool:
+    """Whether three made-up rows, flat, give the hidden states of the padded batch, and none of another row's.
 
-    The second is exact to the bit: whatever stands in the first row, the second must not change. A layer that carries
-    something from token to token other than by attention (a convolution, a recurrence) fails here, even with weights
-    so small that a comparison of values would pass.
+    The second is exact to the bit: a row must not change whatever stands in another, but for the tokens that it shares.
+    A layer that carries something from token to token other than by attention (a convolution, a recurrence) fails here,
+    even with weights so small that a comparison of values would pass.
     """
     try:
-        found = flat_hidden_states(trunk, *probe(vocabulary, 0))
-        other = flat_hidden_states(trunk, *probe(vocabulary, 1))
+        found, other_first, other_second = (
+            probe_states(model, True, vocabulary, changes) for changes in ((0, 0), (5, 0), (0, 5))
+        )
     except (TypeError, ValueError):  # a trunk that takes no position_ids, an attention that PyTorch's cannot do
         return False
     close = torch.allclose(found.float(), expected.float(), rtol=1e-2, atol=1e-3)
-    return close and torch.equal(found[6:], other[6:])
+    return close and torch.equal(found[6:], other_first[6:]) and torch.equal(found[10:], other_second[10:])
 
 
-def probe(vocabulary: int, first_row: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two rows of 6 and 4 tokens; `first_row` changes the first one's."""
-    input_ids = torch.arange(12).reshape(2, 6)
-    input_ids[0] += 5 * first_row
-    return input_ids % vocabulary, torch.tensor([6, 4])
+def probe_states(model: Any, is_flat: bool, vocabulary: int, changes: tuple[int, int]) -> torch.Tensor:
+    """Hidden states (15, H) of rows of 6, 4 and 5 tokens, the third sharing two tokens with the second.
+
+    `changes` are added to the first row's tokens, and to those of the second that it does not share.
+    """
+    device = next(model.parameters()).device
+    input_ids = torch.arange(18, device=device).reshape(3, 6)
+    input_ids[2, :2] = input_ids[1, :2]
+    input_ids[0] += changes[0]
+    input_ids[1, 2:] += changes[1]
+    lengths, shared = torch.tensor([6, 4, 5], device=device), torch.tensor([0, 0, 2], device=device)
+    input_ids = input_ids % vocabulary
+    return hidden_states_at(model, is_flat, input_ids, lengths, real_tokens(input_ids, lengths), shared)

@@ -7,11 +7,15 @@ nobody trains. Three ideas remove this, and `sft/loss.py`'s formula stays equal 
 1. *Logits only where a token is trained*: choose the hidden states first, multiply by the head afterwards.
 2. *Loss by chunks, gradient in the same sweep*: the gradient of a sum of negative log-likelihoods is known in closed
    form, softmax minus one-hot, so each chunk's logits are used for both and thrown away.
-3. *No padding* in the trunk either, where that pays: `flat.py`.
+3. *No padding* in the trunk either, where that pays, and a shared prompt computed once: `flat.py`.
+
+Where a loss is a sum of log-probabilities (SFT), `CausalNLL` has its gradient at once. Where it is any other function
+of them (DPO, PPO), `SequenceLogprobs` hands the log-probabilities out and learns later how much each one counts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -19,7 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from auto_bot_tuner.data import IGNORE_INDEX
-from auto_bot_tuner.training.flat import flat_hidden_states, make_flat, padded_hidden_states, real_tokens
+from auto_bot_tuner.training.flat import hidden_states_at, make_flat
 from auto_bot_tuner.utils.quiet import quiet_libraries
 
 # Tokens whose logits exist at one time. Each chunk also reads and writes the head's whole gradient, (V, H), so it must
@@ -53,7 +57,6 @@ class SummedNLL(torch.autograd.Function):
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, with_gradient: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """hidden (N, H), weight (V, H), targets (N,) -> the sum of NLL, and how many targets ranked first."""
-        chunk_size = CHUNK_TOKENS_GPU if hidden.is_cuda else CHUNK_TOKENS_CPU
         hidden_gradient = torch.empty_like(hidden) if with_gradient else None
         # Accumulated in float32: rounding each chunk's share to bfloat16 would bias long runs.
         weight_gradient = (
@@ -61,22 +64,16 @@ class SummedNLL(torch.autograd.Function):
         )
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         correct = torch.zeros((), dtype=torch.long, device=hidden.device)
-        # Cast to autocast's type here, once: left to itself it would cast the whole head again for every chunk.
-        dtype = autocast_dtype(hidden)
-        hidden, weight = hidden.to(dtype), weight.to(dtype)
-        for start in range(0, len(targets), chunk_size):
-            chunk = slice(start, start + chunk_size)
-            h, y = hidden[chunk], targets[chunk].unsqueeze(-1)  # (C, H), (C, 1)
-            logprobs = torch.log_softmax(h @ weight.t(), dim=-1, dtype=torch.float32)  # (C, V)
+        for chunk, h, head, logprobs in chunks_of_logprobs(hidden, weight, len(targets)):
+            y = targets[chunk].unsqueeze(-1)  # (C, 1)
             target_logprobs = logprobs.gather(-1, y)  # (C, 1)
             total -= target_logprobs.sum()
             # Ranked first: nothing is more probable. (An argmax would say the same, several times slower on a CPU.)
             correct += (target_logprobs >= logprobs.amax(dim=-1, keepdim=True)).sum()
             if hidden_gradient is None:
                 continue
-            # p - e_y, in place of the log-probabilities, which nobody needs any more.
-            error = logprobs.exp_().scatter_add_(-1, y, torch.full_like(target_logprobs, -1.0)).to(dtype)
-            hidden_gradient[chunk] = error @ weight
+            error = softmax_minus_one_hot(logprobs, y).to(head.dtype)
+            hidden_gradient[chunk] = error @ head
             if weight_gradient is not None:
                 weight_gradient += error.t() @ h
         ctx.gradients = hidden_gradient, weight_gradient
@@ -91,8 +88,69 @@ class SummedNLL(torch.autograd.Function):
         return hidden_gradient.mul_(upstream), scaled_weight_gradient, None, None
 
 
-class CausalNLL(nn.Module):
-    """A causal language model as the loop wants it: token ids and labels in, summed negative log-likelihood out.
+class TokenLogprobs(torch.autograd.Function):
+    r"""$\log \text{softmax}(W h_t)_{y_t}$ of each token, a chunk at a time, for losses that are any function of them.
+
+    How much each token counts, $g_t = \partial L / \partial \log p_t$, is known only when the loss is. For the hidden
+    states that is no obstacle: $\partial L / \partial h_t = -g_t\, W^\top (p - e_y)$ is each token's own, computed now
+    and scaled later. The head's gradient $-\sum_t g_t (p - e_y)\, h_t^\top$ mixes the tokens, so its logits are
+    computed a second time; with a frozen head (LoRA) they are not.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, with_gradient: bool
+    ) -> torch.Tensor:
+        """hidden (N, H), weight (V, H), targets (N,) -> log-probabilities (N,) in float32."""
+        logprobs = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+        slopes = torch.empty_like(hidden) if with_gradient else None  # W^T (p - e_y) of each token
+        for chunk, _, head, all_logprobs in chunks_of_logprobs(hidden, weight, len(targets)):
+            y = targets[chunk].unsqueeze(-1)  # (C, 1)
+            logprobs[chunk] = all_logprobs.gather(-1, y).squeeze(-1)
+            if slopes is not None:
+                slopes[chunk] = softmax_minus_one_hot(all_logprobs, y).to(head.dtype) @ head
+        ctx.dtype = autocast_dtype(hidden)
+        ctx.save_for_backward(hidden, weight, targets, slopes)
+        return logprobs
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        hidden, weight, targets, slopes = ctx.saved_tensors
+        weight_gradient = None
+        if ctx.needs_input_grad[1]:
+            weight_gradient = torch.zeros_like(weight, dtype=torch.float32)  # summed in float32, as above
+            in_type = hidden.to(ctx.dtype), weight.to(ctx.dtype)
+            for chunk, h, head, all_logprobs in chunks_of_logprobs(*in_type, len(targets)):
+                error = softmax_minus_one_hot(all_logprobs, targets[chunk].unsqueeze(-1))  # (C, V)
+                weight_gradient -= error.mul_(upstream[chunk].unsqueeze(-1)).to(head.dtype).t() @ h
+        return slopes * -upstream.unsqueeze(-1), weight_gradient, None, None
+
+
+def chunks_of_logprobs(
+    hidden: torch.Tensor, weight: torch.Tensor, tokens: int
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Of each chunk of tokens: its place, hidden states (C, H), the head (V, H), and log-softmax of its logits (C, V).
+
+    Hidden states and head are cast to autocast's type here, once: left to itself it would cast the whole head again for
+    every chunk.
+    """
+    chunk_size = CHUNK_TOKENS_GPU if hidden.is_cuda else CHUNK_TOKENS_CPU
+    dtype = autocast_dtype(hidden)
+    hidden, weight = hidden.to(dtype), weight.to(dtype)
+    for start in range(0, tokens, chunk_size):
+        h = hidden[start : start + chunk_size]
+        logprobs = torch.log_softmax(h @ weight.t(), dim=-1, dtype=torch.float32)
+        yield slice(start, start + chunk_size), h, weight, logprobs
+
+
+def softmax_minus_one_hot(logprobs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """p - e_y in place of the log-probabilities (C, V), which nobody needs any more; targets (C, 1)."""
+    minus_one = torch.full(targets.shape, -1.0, dtype=logprobs.dtype, device=logprobs.device)
+    return logprobs.exp_().scatter_add_(-1, targets, minus_one)
+
+
+class TrainedTokens(nn.Module):
+    """A causal language model as the loop wants it: what its trained tokens are worth.
 
     A module of its own because Accelerate's wrappers (DDP, FSDP, autocast) act on `forward`: what happens
     outside of it would not be synchronised between processes.
@@ -105,6 +163,19 @@ class CausalNLL(nn.Module):
             self.is_flat = make_flat(causal_model(model), output_head(model).weight.shape[0])
             self.head_is_plain = head_is_plain(model)
 
+    def hidden_or_logits(
+        self, input_ids: torch.Tensor, trained: torch.Tensor, lengths: torch.Tensor, shared: torch.Tensor | None
+    ) -> torch.Tensor:
+        """At the N positions where `trained` (B, T): hidden states (N, H), or logits (N, V) of a head not plain."""
+        if not self.head_is_plain:
+            logits: torch.Tensor = self.model(input_ids=input_ids, use_cache=False).logits[trained]
+            return logits
+        return hidden_states_at(causal_model(self.model), self.is_flat, input_ids, lengths, trained, shared)
+
+
+class CausalNLL(TrainedTokens):
+    """Token ids and labels in, summed negative log-likelihood out."""
+
     def forward(
         self, input_ids: torch.Tensor, labels: torch.Tensor, lengths: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -112,20 +183,50 @@ class CausalNLL(nn.Module):
 
         Hits are the trained tokens that the model ranks first.
         """
-        # The token at t + 1 is predicted from position t: shift the labels to where they are predicted.
-        labels = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)  # (B, T)
-        trained = labels != IGNORE_INDEX  # (B, T)
-        targets = labels[trained]  # (N,)
+        trained, targets = predicted(labels)  # (B, T), (N,)
+        states = self.hidden_or_logits(input_ids, trained, lengths, None)
         if not self.head_is_plain:
-            logits = self.model(input_ids=input_ids, use_cache=False).logits[trained]  # (N, V)
-            return -gather_logprobs(logits, targets).sum(), (logits.argmax(dim=-1) == targets).sum()
-        trunk = causal_model(self.model).base_model
-        hidden_states = (flat_hidden_states if self.is_flat else padded_hidden_states)(trunk, input_ids, lengths)
-        hidden = hidden_states[trained[real_tokens(input_ids, lengths)]]  # (sum of lengths, H) -> (N, H)
+            return -gather_logprobs(states, targets).sum(), (states.argmax(dim=-1) == targets).sum()
         return cast(
             tuple[torch.Tensor, torch.Tensor],
-            SummedNLL.apply(hidden, output_head(self.model).weight, targets, torch.is_grad_enabled()),
+            SummedNLL.apply(states, output_head(self.model).weight, targets, torch.is_grad_enabled()),
         )
+
+
+class SequenceLogprobs(TrainedTokens):
+    """Token ids and labels in, the log-probability of each trained token out, where it stands."""
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor,
+        lengths: torch.Tensor,
+        shared: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Right-padded input_ids and labels (S, T), lengths (S,) -> log pi(token t | tokens before it) (S, T), float32.
+
+        0 where a label is -100, so that a sum over t is the log-probability of a response. `shared` (S,): see
+        `flat.hidden_states_at`.
+        """
+        trained, targets = predicted(labels)  # (S, T), (N,)
+        states = self.hidden_or_logits(input_ids, trained, lengths, shared)
+        if self.head_is_plain:
+            logprobs = TokenLogprobs.apply(states, output_head(self.model).weight, targets, torch.is_grad_enabled())
+        else:
+            logprobs = gather_logprobs(states, targets)
+        # Back from where a token is predicted to where it stands, one to the right.
+        at_predictors = torch.zeros(trained.shape, device=logprobs.device).masked_scatter(trained, logprobs)
+        return F.pad(at_predictors[:, :-1], (1, 0))
+
+
+def predicted(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The positions (B, T) that predict a trained token, and these tokens (N,), row after row.
+
+    The token at t + 1 is predicted from position t: labels are shifted to where they are predicted.
+    """
+    labels = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)  # (B, T)
+    trained = labels != IGNORE_INDEX
+    return trained, labels[trained]
 
 
 def causal_model(model: nn.Module) -> Any:

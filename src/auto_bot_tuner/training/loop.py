@@ -38,9 +38,11 @@ from auto_bot_tuner.training.batching import (
 )
 from auto_bot_tuner.training.config import TrainingConfig
 from auto_bot_tuner.training.events import Callback
+from auto_bot_tuner.training.final import save_final
 from auto_bot_tuner.training.interrupt import stop_requests
-from auto_bot_tuner.training.logprobs import CausalNLL, output_head
+from auto_bot_tuner.training.logprobs import CausalNLL, causal_model
 from auto_bot_tuner.training.optim import build_optimizer, learning_rate_at
+from auto_bot_tuner.training.samples import sample_responses
 from auto_bot_tuner.training.state import TrainingState
 from auto_bot_tuner.training.weights import load_weights
 from auto_bot_tuner.utils import saving
@@ -121,7 +123,15 @@ class Trainer:
     def micro_batches(self, rows: Sequence[int]) -> list[Batch]:
         """This process's share of one step's rows, cut by length."""
         cuts = share_between(cut_by_tokens(rows, self.lengths, self.token_budget), self.lengths, self.processes)
-        return [collate(self.train_dataset, cut) for cut in cuts[self.rank :: self.processes]]
+        return [self.collate(self.train_dataset, cut) for cut in cuts[self.rank :: self.processes]]
+
+    def collate(self, dataset: Any, rows: Sequence[int]) -> Batch:
+        """Rows of a data set as one forward pass."""
+        return collate(dataset, rows)
+
+    def samples(self) -> list[dict[str, Any]]:
+        """What is shown of the model at each evaluation: its answers to the fixed prompts."""
+        return sample_responses(self)
 
     # ---- the loop ----
 
@@ -136,8 +146,9 @@ class Trainer:
             UserError: the run cannot work, diverged, or could not save.
             Interrupted: Ctrl-C or SIGTERM, after a checkpoint was saved.
         """
-        checks.check_rows(self.train_dataset, output_head(self.model).weight.shape[0])
-        checks.check_context([*self.lengths, *row_lengths(self.eval_dataset or [])], self.model)
+        vocabulary = causal_model(self.model).get_input_embeddings().weight.shape[0]
+        checks.check_rows(self.train_dataset, vocabulary)
+        checks.check_context([self.train_dataset, self.eval_dataset], self.model)
         with stop_requests() as stop, run.Run(self) as this_run:
             started, tokens_before = time.perf_counter(), self.state.tokens  # of this session, where it is resumed
             if self.state.step == 0 and self.state.evaluated_step is None:
@@ -226,7 +237,8 @@ class Trainer:
         lengths = row_lengths(self.eval_dataset)
         sums: dict[str, float] = {}
         weight = 0.0
-        for batch in in_order(self.eval_dataset, lengths, self.config.eval_batch_size, self.processes, self.rank):
+        for rows in in_order(lengths, self.config.eval_batch_size, self.processes, self.rank):
+            batch = self.collate(self.eval_dataset, rows)
             loss, metrics = self.compute_loss(batch.to(self.accelerator.device))
             weight += batch.weight
             for name, value in {"loss": loss, **metrics}.items():
@@ -265,7 +277,12 @@ class Trainer:
         """As set, else by what is trained."""
         if self.config.learning_rate is not None:
             return self.config.learning_rate
-        return self.config.LORA_LEARNING_RATE if saving.is_adapted(self.model) else self.config.FULL_LEARNING_RATE
+        return self.config.LORA_LEARNING_RATE if self.is_adapted else self.config.FULL_LEARNING_RATE
+
+    @property
+    def is_adapted(self) -> bool:
+        """Whether an adapter is trained, on frozen weights."""
+        return saving.is_adapted(self.model)
 
     def is_due(self, every: int) -> bool:
         return every > 0 and self.state.step % every == 0
@@ -302,6 +319,10 @@ class Trainer:
 
     def load_weights(self, folder: Path) -> None:
         load_weights(self.model, folder)
+
+    def save_final(self, folder: Path, metrics: dict[str, float]) -> None:
+        """final/, for others to use, with its card."""
+        save_final(self, folder, metrics)
 
     def extra_state(self) -> dict[str, Any]:
         """More for trainer_state.json: here fp16's loss scale, in other methods what they carry from step to step."""

@@ -12,7 +12,6 @@ import torch
 from auto_bot_tuner.training import checks
 from auto_bot_tuner.training.checkpoint import load_checkpoint, save_checkpoint
 from auto_bot_tuner.training.events import Event, EventName
-from auto_bot_tuner.training.final import save_final
 from auto_bot_tuner.training.progress import ProgressLine
 from auto_bot_tuner.training.reporting import build_reporters
 from auto_bot_tuner.training.run_folder import (
@@ -23,7 +22,6 @@ from auto_bot_tuner.training.run_folder import (
     newest_checkpoint,
     open_run_folder,
 )
-from auto_bot_tuner.training.samples import sample_responses
 from auto_bot_tuner.utils.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -103,7 +101,7 @@ class Run:
             state.evaluation = self.trainer.evaluate()
             self.emit("evaluate", state.evaluation)
             is_best = state.note_evaluation(state.evaluation["eval_loss"])
-        if self.trainer.is_main and (samples := sample_responses(self.trainer)):
+        if self.trainer.is_main and (samples := self.trainer.samples()):
             self.emit("samples", {"samples": samples})
             self.has_endless_samples = not any(sample["ended"] for sample in samples)
         self.trainer.accelerator.wait_for_everyone()
@@ -143,7 +141,7 @@ class Run:
             self.trainer.load_weights(self.folder / f"checkpoint-{state.best_step}")
         final = self.folder / "final"
         if self.trainer.is_main:
-            save_final(self.trainer, final, metrics)
+            self.trainer.save_final(final, metrics)
         self.trainer.accelerator.wait_for_everyone()
         self.trainer.module.eval()
         if self.has_endless_samples:

@@ -1,0 +1,202 @@
+"""Log-probabilities of responses: the plain softmax's values and gradients, with the prompt computed once."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from auto_bot_tuner.training import logprobs as logprobs_module
+from auto_bot_tuner.training.batching import Batch, collate_groups, longest_sequence, sequences_of
+from auto_bot_tuner.training.flat import hidden_states_at, make_flat, real_tokens
+from auto_bot_tuner.training.logprobs import SequenceLogprobs, causal_model, gather_logprobs
+from tests.models import tiny_model
+from tests.training_runs import VOCABULARY, small_model
+
+
+class Group(NamedTuple):
+    input_ids: list[torch.Tensor]
+    labels: list[torch.Tensor]
+    prompt_length: int
+    scores: list[float]
+
+
+class Groups:
+    """Two pairs and a group of three, with prompts of 4, 7 and 5 tokens."""
+
+    def __init__(self, prompts: tuple[int, ...] = (4, 7, 5), sizes: tuple[int, ...] = (2, 2, 3)) -> None:
+        generator = torch.Generator().manual_seed(3)
+        self.groups = []
+        for prompt_length, size in zip(prompts, sizes, strict=True):
+            prompt = torch.randint(0, VOCABULARY, (prompt_length,), generator=generator)
+            answers = [torch.randint(0, VOCABULARY, (3 + 2 * k,), generator=generator) for k in range(size)]
+            input_ids = [torch.cat([prompt, answer]) for answer in answers]
+            labels = [torch.cat([torch.full_like(prompt, -100), answer]) for answer in answers]
+            self.groups.append(Group(input_ids, labels, prompt_length, [float(size - k) for k in range(size)]))
+        self.lengths = [
+            sum(len(ids) for ids in g.input_ids) - (len(g.input_ids) - 1) * g.prompt_length for g in self.groups
+        ]
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def group(self, row: int) -> Group:
+        return self.groups[row]
+
+
+def one_by_one(model: Any, batch: Batch) -> torch.Tensor:
+    """log pi of each label by the definition: a row alone, all its logits, softmax, (S, T)."""
+    rows = []
+    for ids, labels, length in zip(batch["input_ids"], batch["labels"], batch["lengths"].tolist(), strict=True):
+        logits = model(input_ids=ids[None, :length]).logits[0].double()
+        row = torch.zeros(len(ids), dtype=torch.float64)
+        for t in range(1, length):
+            if labels[t] != -100:
+                row = row.index_put((torch.tensor(t),), torch.log_softmax(logits[t - 1], -1)[labels[t]])
+        rows.append(row)
+    return torch.stack(rows)
+
+
+def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("flat", [False, True])
+def test_values_and_gradients_of_any_function_of_them_are_those_of_the_plain_softmax(lora, flat, monkeypatch):
+    monkeypatch.setattr(logprobs_module, "CHUNK_TOKENS_CPU", 4)  # several chunks, the last one shorter
+    model = small_model(lora)
+    if lora:  # an adapter that does something: B starts at zero
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.2)
+    module = SequenceLogprobs(model)
+    assert module.is_flat  # on a CPU, for a Llama
+    module.is_flat = flat
+    batch = collate_groups(Groups(), [0, 1, 2])
+
+    def loss(logprobs: torch.Tensor) -> torch.Tensor:
+        totals = logprobs.sum(-1)
+        return torch.nn.functional.softplus(totals[1::2] - totals[:-1:2]).sum()  # not linear in the log-probabilities
+
+    found = module(batch["input_ids"], batch["labels"], batch["lengths"], batch["shared"])
+    expected = one_by_one(model, batch)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
+    ours, plain = gradients(model, loss(found)), gradients(model, loss(expected))
+    assert ours.keys() == plain.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], plain[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2"])
+def test_a_prompt_computed_once_gives_the_hidden_states_of_prompts_computed_twice(family):
+    model = tiny_model(family)
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    batch = collate_groups(Groups(), [2, 0, 1])
+    input_ids, lengths = batch["input_ids"] % vocabulary, batch["lengths"]
+    wanted = real_tokens(input_ids, lengths)
+    with torch.no_grad():
+        expected = torch.cat(
+            [
+                model.base_model(input_ids=ids[None, :length]).last_hidden_state[0]
+                for ids, length in zip(input_ids, lengths.tolist(), strict=True)
+            ]
+        )
+        is_flat = make_flat(model, vocabulary)
+        found = hidden_states_at(model, is_flat, input_ids, lengths, wanted, batch["shared"])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_shared_prompt_costs_its_tokens_once():
+    """The trunk sees the prompt once and each answer once: that is where the time is saved."""
+    model = small_model()
+    module = SequenceLogprobs(model)
+    seen: list[int] = []
+    hook = model.base_model.embed_tokens.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].numel()))
+    groups = Groups()
+    batch = collate_groups(groups, [0, 1, 2])
+    module(batch["input_ids"], batch["labels"], batch["lengths"], batch["shared"])
+    hook.remove()
+    assert seen == [sum(groups.lengths)]
+
+
+def test_a_window_of_attention_counts_the_shared_prompt():
+    """A sliding window reaches over the border between a shared prompt and the second answer."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=6,
+        bos_token_id=None,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    model = MistralForCausalLM(config).eval()
+    batch = collate_groups(Groups(), [1, 2])
+    expected = one_by_one(model, batch)
+    module = SequenceLogprobs(model)
+    assert module.is_flat
+    found = module(batch["input_ids"], batch["labels"], batch["lengths"], batch["shared"])
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
+
+
+def test_in_bfloat16_the_gradient_points_where_float32_s_does():
+    model = small_model()
+    module = SequenceLogprobs(model)
+    batch = collate_groups(Groups(), [0, 1, 2])
+    arguments = batch["input_ids"], batch["labels"], batch["lengths"], batch["shared"]
+    exact = gradients(model, module(*arguments).sum(-1).div(20).tanh().sum())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logprobs = module(*arguments)
+    assert logprobs.dtype == torch.float32
+    rounded = gradients(model, logprobs.sum(-1).div(20).tanh().sum())
+    a, b = (torch.cat([g.flatten() for g in grads.values()]) for grads in (exact, rounded))
+    assert torch.cosine_similarity(a, b, dim=0) > 0.99
+
+
+def test_a_head_that_is_not_plain_takes_the_plain_way():
+    model = small_model()
+    model.get_output_embeddings().bias = torch.nn.Parameter(torch.linspace(-1, 1, VOCABULARY))
+    module = SequenceLogprobs(model)
+    assert not module.head_is_plain
+    batch = collate_groups(Groups(), [0, 1])
+    found = module(batch["input_ids"], batch["labels"], batch["lengths"], batch["shared"])
+    torch.testing.assert_close(found.double(), one_by_one(model, batch), rtol=0, atol=1e-5)
+
+
+def test_collate_groups_by_hand():
+    groups = Groups((2, 3), (2, 2))
+    batch = collate_groups(groups, [1, 0])
+    assert batch["lengths"].tolist() == [6, 8, 5, 7]  # prompt 3 + answers 3 and 5; prompt 2 + answers 3 and 5
+    assert batch["shared"].tolist() == [0, 3, 0, 2]
+    assert batch["group"].tolist() == [0, 0, 1, 1]
+    assert batch["scores"].tolist() == [2, 1, 2, 1]
+    assert (batch.weight, batch.tokens, batch.rows) == (2, 26, [1, 0])
+    for s, (group, k) in enumerate([(1, 0), (1, 1), (0, 0), (0, 1)]):
+        ids = groups.groups[group].input_ids[k]
+        assert batch["input_ids"][s, : len(ids)].equal(ids)
+        assert batch["labels"][s, len(ids) :].eq(-100).all()
+    nothing = collate_groups(groups, [])
+    assert (nothing.weight, nothing.tokens, nothing.rows) == (0, 0, [])
+
+
+def test_the_longest_sequence_of_a_group_is_what_the_model_must_read():
+    groups = Groups((4,), (2,))
+    assert groups.lengths == [12]  # 4 + 3 + 5: what is computed
+    assert longest_sequence(groups) == 9  # 4 + 5: what has to fit into the context
+    assert [len(ids) for ids, _ in sequences_of(groups, 0)] == [7, 9]
+
+
+def test_gather_is_the_oracle_s_oracle():
+    logits = torch.tensor([[0.0, 0.0, torch.log(torch.tensor(2.0))]])
+    assert gather_logprobs(logits, torch.tensor([2])).exp().item() == pytest.approx(0.5)  # 2 / (1 + 1 + 2)
+    assert causal_model(small_model(lora=True)).__class__.__name__ == "LlamaForCausalLM"
