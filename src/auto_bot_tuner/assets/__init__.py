@@ -7,6 +7,9 @@ beside it.
 - `tiny-instructions`: questions about that world, on its words and on numbers; columns `instruction`, `input`,
   `output`, and `task` and `key`, by which `gold.is_correct` checks any answer. Splits `train` and `test`; no question
   is in both, in any wording.
+- `tiny-preferences`: pairs of responses to such questions, one liked better; columns `prompt`, `chosen`, `rejected`,
+  `category` (what is wrong with the rejected one), and `task`, `key`, `output`, by which `gold.gold_score` judges any
+  response. The judge of `train` errs now and then, that of `test` does not.
 - `tiny-text`: documents in the style of the base model's text that it has not read, for perplexity; column `text`.
 
 `python -m auto_bot_tuner.assets.make_world` makes all of it from a seed.
@@ -19,6 +22,7 @@ from pathlib import Path
 BUNDLED_MODELS = {"tiny": "GPT-2 architecture, 1.4 M parameters: completes text of its world, follows no instructions"}
 BUNDLED_DATASETS = {
     "tiny-instructions": "5,820 + 500 instructions in 20 tasks, checkable by code (alpaca columns, task, key)",
+    "tiny-preferences": "7,000 + 1,000 pairs of responses, judged by gold score (prompt, chosen, rejected, category)",
     "tiny-text": "700 + 300 documents of the world that the base model has not read (column text)",
 }
 FOLDER = Path(__file__).resolve().parent

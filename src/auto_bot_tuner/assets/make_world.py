@@ -13,6 +13,7 @@ import json
 import time
 from pathlib import Path
 
+from .preferences import preference_rows
 from .pretraining import CONTEXT, new_model, packed_batches, pretrain, train_tokenizer
 from .world import Row, instruction_rows, text_rows, tokenizer_texts
 
@@ -28,10 +29,10 @@ def write_jsonl(path: Path, rows: list[Row]) -> None:
 
 
 def write_datasets(out: Path, seed: int) -> None:
-    for split, rows in instruction_rows(seed).items():
-        write_jsonl(out / "tiny-instructions" / f"{split}.jsonl", rows)
-    for split, rows in text_rows(seed).items():
-        write_jsonl(out / "tiny-text" / f"{split}.jsonl", rows)
+    makers = {"tiny-instructions": instruction_rows, "tiny-text": text_rows, "tiny-preferences": preference_rows}
+    for name, rows_of in makers.items():
+        for split, rows in rows_of(seed).items():
+            write_jsonl(out / name / f"{split}.jsonl", rows)
 
 
 def make_model(out: Path, seed: int, steps: int) -> None:
