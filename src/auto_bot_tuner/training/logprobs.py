@@ -114,7 +114,7 @@ class TokenLogprobs(torch.autograd.Function):
         return logprobs
 
     @staticmethod
-    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden, weight, targets, slopes = ctx.saved_tensors
         weight_gradient = None
         if ctx.needs_input_grad[1]:
