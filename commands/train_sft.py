@@ -12,15 +12,7 @@ from pydantic.dataclasses import dataclass
 from auto_bot_tuner.sft.config import SFTConfig
 from auto_bot_tuner.training.config import STRICT, TrainingConfig
 from auto_bot_tuner.utils.run_config import RunConfig
-from commands.training import (
-    RunArguments,
-    closing_words,
-    config_writer,
-    describe_run,
-    preset_layers,
-    say,
-    under_flags,
-)
+from commands.training import RunArguments, carry_out, config_writer, preset_layers
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -35,10 +27,7 @@ class Arguments(RunArguments):
 
 def layers(argv: Sequence[str]) -> Arguments | None:
     """The preset below the flags."""
-    below = preset_layers("sft", argv)
-    if below is None:
-        return None
-    return Arguments(model=below.model, dataset=under_flags(below.dataset, argv), training=below.training)
+    return preset_layers(Arguments, argv)
 
 
 def run(arguments: Arguments) -> None:
@@ -58,7 +47,6 @@ def train(config: RunConfig, dry_run: bool = False) -> None:
 
     import torch
 
-    from auto_bot_tuner.data.viewer import describe
     from auto_bot_tuner.sft import InstructionDataset, SFTTrainer
     from auto_bot_tuner.utils.model_loading import load_from_config
 
@@ -74,10 +62,5 @@ def train(config: RunConfig, dry_run: bool = False) -> None:
     }
     train_dataset = InstructionDataset(train_rows, tokenizer, **as_tokens)
     eval_dataset = InstructionDataset(eval_rows, tokenizer, **as_tokens) if eval_rows is not None else None
-    say(describe(train_dataset))
-
     trainer = SFTTrainer(model, tokenizer, train_dataset, eval_dataset, config.training, [config_writer(config)])
-    say(describe_run(trainer))
-    if dry_run:
-        return
-    say(closing_words(trainer.train()))
+    carry_out(trainer, dry_run, "talk to it: python main.py chat {}")

@@ -7,7 +7,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 from pydantic.dataclasses import dataclass
@@ -17,6 +17,9 @@ from auto_bot_tuner.training.events import Callback, Event
 from auto_bot_tuner.utils.errors import UsageError
 from auto_bot_tuner.utils.run_config import RunConfig, load_run_config, save_run_config
 from commands import CONFIGS
+
+if TYPE_CHECKING:
+    from auto_bot_tuner.training.loop import Trainer
 
 GENERAL_FAMILY = "gpt2"  # its presets serve every model that has none of its own
 
@@ -30,6 +33,9 @@ class RunArguments(RunConfig):
     preset: Annotated[str, tyro.conf.arg(metavar="quick|standard")] = ""
     # Show the data, the derived numbers and the trainable weights, then stop.
     dry_run: bool = False
+
+
+Arguments = TypeVar("Arguments", bound=RunArguments)
 
 
 def flags_before(argv: Sequence[str], *names: str, positional: bool = False) -> argparse.Namespace:
@@ -86,11 +92,30 @@ def preset_path(method: str, model: str, preset: str) -> Path | None:
     raise UsageError(f"no preset {preset!r} for {method}: there are {', '.join(names)} (files configs/{method}_*.yaml)")
 
 
-def preset_layers(method: str, argv: Sequence[str]) -> RunConfig | None:
-    """The run that `--preset` in these flags describes, or None without one."""
+def preset_layers(arguments_class: type[Arguments], argv: Sequence[str]) -> Arguments | None:
+    """The `Arguments` of a train verb that `--preset` in these flags describes, or None without one."""
+    method = next(field.default for field in dataclasses.fields(arguments_class) if field.name == "method")
     look = flags_before(argv, "preset", "model")
-    path = preset_path(method, look.model, look.preset)
-    return load_run_config(None, preset=path, method=method) if path else None
+    path = preset_path(str(method), look.model, look.preset)
+    if path is None:
+        return None
+    below = load_run_config(None, preset=path, method=str(method))
+    return arguments_class(
+        method=below.method, model=below.model, dataset=under_flags(below.dataset, argv), training=below.training
+    )
+
+
+def carry_out(trainer: Trainer, dry_run: bool, use: str, shown: Sequence[str] = ("loss",)) -> None:
+    """The end of every recipe: say what was understood, train, say what came of it. A dry run says the first.
+
+    `use`: what the trained model is for, with {} where its folder stands. `shown`: the evaluation's figures to repeat.
+    """
+    from auto_bot_tuner.data.viewer import describe
+
+    say(describe(trainer.train_dataset))
+    say(describe_run(trainer))
+    if not dry_run:
+        say(closing_words(trainer.train(), use, shown))
 
 
 def say(text: str) -> None:
@@ -99,7 +124,7 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-def describe_run(trainer: Any) -> str:
+def describe_run(trainer: Trainer) -> str:
     """The numbers that follow from the settings: what a dry run is for."""
     from auto_bot_tuner.training.optim import num_warmup_steps
 
@@ -117,6 +142,7 @@ def describe_run(trainer: Any) -> str:
             f"steps            {trainer.total_steps:,} ({trainer.steps_per_epoch:,} per epoch), warm-up {warmup_steps}",
             f"learning rate    {trainer.peak_learning_rate:g} at its peak, then {trainer.config.lr_schedule}",
             f"device           {trainer.accelerator.device}, {precision} arithmetic",
+            *(f"{name:16} {value}" for name, value in trainer.facts().items()),
             f"output           {trainer.config.output_dir}",
         ]
     )
@@ -137,11 +163,13 @@ def config_writer(config: RunConfig) -> Callback:
     return write
 
 
-def closing_words(summary: dict[str, Any]) -> str:
+def closing_words(summary: dict[str, Any], use: str, shown: Sequence[str]) -> str:
     """What a run came to, and what to do with it."""
-    loss = f", evaluation loss {summary['eval_loss']:.4f}" if "eval_loss" in summary else ""
+    figures = "".join(
+        f", evaluation {name} {summary[f'eval_{name}']:.4f}" for name in shown if f"eval_{name}" in summary
+    )
     return (
         f"Trained {summary['steps']:,} steps, {summary['tokens']:,} tokens in {summary['seconds']:.0f} s "
-        f"({summary['tokens_per_second']:,.0f} tokens/s){loss}.\n"
-        f"The model is in {summary['final']}; talk to it: python main.py chat {summary['final']}"
+        f"({summary['tokens_per_second']:,.0f} tokens/s){figures}.\n"
+        f"The model is in {summary['final']}; {use.format(summary['final'])}"
     )

@@ -133,6 +133,10 @@ class Trainer:
         """What is shown of the model at each evaluation: its answers to the fixed prompts."""
         return sample_responses(self)
 
+    def facts(self) -> dict[str, str]:
+        """What else is worth a line before the run, and in the card of the trained model."""
+        return {}
+
     # ---- the loop ----
 
     def train(self) -> dict[str, Any]:
