@@ -113,6 +113,9 @@ class Trainer:
         """The metrics to report, from the means over all micro-batches."""
         return means
 
+    def prepare(self) -> None:
+        """What is computed once, from the weights that the run starts from: a checkpoint is loaded after this."""
+
     def batches(self) -> Iterator[list[Batch]]:
         """For each optimiser step from the present one on: the micro-batches of this process."""
         while self.state.step < self.total_steps:

@@ -55,6 +55,7 @@ class Run:
         trainer = self.trainer
         trainer.accelerator.wait_for_everyone()
         checkpoint = newest_checkpoint(self.folder) if self.config.resume else None
+        trainer.prepare()
         if checkpoint is not None:
             load_checkpoint(trainer, checkpoint)
         else:
