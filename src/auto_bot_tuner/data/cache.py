@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from auto_bot_tuner.data.prompt_format import PromptFormat
 
 VERSION = "1"  # raise it whenever the same input gives other tokens
 SMALLEST = 1000  # rows; fewer are tokenised sooner than they are looked up
@@ -70,3 +73,20 @@ def write(key: str, arrays: Arrays) -> None:
     except (OSError, SafetensorError):
         with suppress(OSError):  # the cache saves time, it is not the work
             aside.unlink()
+
+
+def tokenised(
+    rows: Sequence[Any], prompt_format: PromptFormat, settings: Sequence[Any], tokenise: Callable[[], Arrays]
+) -> Arrays:
+    """What `tokenise` makes of `rows` (JSON-like), taken from disk where the same was made before."""
+    if len(rows) < SMALLEST:
+        return tokenise()
+    tokenizer = prompt_format.tokenizer
+    sample = prompt_format.encode([{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}])
+    vocabulary = [tokenizer.backend_tokenizer.to_str(), tokenizer.bos_token_id, tokenizer.eos_token_id]
+    key = digest([*vocabulary, prompt_format.template, sample.input_ids, settings, *rows])
+    columns = read(key)
+    if columns is None:
+        columns = tokenise()
+        write(key, columns)
+    return columns

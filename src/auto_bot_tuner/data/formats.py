@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from auto_bot_tuner.data.transcripts import is_transcript, parse_transcript
 from auto_bot_tuner.utils.errors import UserError
 
 Row = Mapping[str, Any]
@@ -44,12 +45,12 @@ def canonical(row: Row, format_type: str, where: str, system_prompt: str = "") -
     Raises `UserError` for wrong columns, null or non-text content, unknown roles and a wrong order of turns.
     """
     if not isinstance(row, Mapping):
-        raise UserError(f"{where}: expected an object with named columns, found {_kind(row)}; mend or remove the row")
+        raise UserError(f"{where}: expected an object with named columns, found {kind_of(row)}; mend or remove the row")
     name = recognise(row) if format_type == "auto" else format_type
     if name is None or not any(set(columns) <= row.keys() for columns in COLUMNS[name]):
-        raise UserError(f"{where}: {_columns_expected(name)}, found {_shown(', '.join(map(str, row)) or 'no column')}")
+        raise UserError(f"{where}: {_columns_expected(name)}, found {shown(', '.join(map(str, row)) or 'no column')}")
     if name == "text":
-        return name, {"text": _text(row, "text", where)}
+        return name, {"text": text_in(row, "text", where)}
     messages = {"chat": _chat, "alpaca": _alpaca, "prompt_completion": _prompt_completion}[name](row, where)
     if system_prompt and not any(message["role"] == "system" for message in messages):
         messages = [{"role": "system", "content": system_prompt}, *messages]
@@ -71,17 +72,21 @@ def opening(row: Any) -> str:
     """How a row begins: rows that begin alike (paraphrases of one thread) belong on one side of a split."""
     if not isinstance(row, Mapping):
         return str(row)  # `canonical` refuses it, with its place
-    for column in ("messages", "conversations", "prompt"):
+    for column in ("messages", "conversations", "prompt", "chosen"):
         if isinstance(turns := row.get(column), list) and turns:
             asked = [t for t in turns if isinstance(t, Mapping) and t.get("role", t.get("from")) in USER_NAMES]
             return str(asked[0] if asked else turns[0])
+        if is_transcript(turns):
+            return str(parse_transcript(str(turns))[0])
+        if turns:  # a prompt in words
+            break
     return "\n".join(str(row[column]) for column in ("instruction", "input", "prompt", "text") if row.get(column))
 
 
 def _alpaca(row: Row, where: str) -> list[dict[str, str]]:
-    instruction, output = _text(row, "instruction", where), _text(row, "output", where)
+    instruction, output = text_in(row, "instruction", where), text_in(row, "output", where)
     given = row.get("input")
-    given = "" if given is None or given == NO_INPUT else _text(row, "input", where)
+    given = "" if given is None or given == NO_INPUT else text_in(row, "input", where)
     prompt = f"{instruction}\n\n### Input:\n{given}" if given.strip() else instruction
     return [{"role": "user", "content": prompt}, {"role": "assistant", "content": output}]
 
@@ -92,58 +97,62 @@ def _prompt_completion(row: Row, where: str) -> list[dict[str, str]]:
         if isinstance(row[column], list):
             messages += row[column]
         else:
-            messages.append({"role": role, "content": _text(row, column, where)})
-    return _checked(messages, "prompt, completion", where)
+            messages.append({"role": role, "content": text_in(row, column, where)})
+    return checked_messages(messages, "prompt, completion", where)
 
 
 def _chat(row: Row, where: str) -> list[dict[str, str]]:
     column = "messages" if "messages" in row else "conversations"
     if not isinstance(row[column], list) or not row[column]:
         raise UserError(
-            f"{where}, column {column}: expected a list of {{role, content}} objects, found {_kind(row[column])}; "
+            f"{where}, column {column}: expected a list of {{role, content}} objects, found {kind_of(row[column])}; "
             "mend or remove the row"
         )
-    return _checked(row[column], column, where)
+    return checked_messages(row[column], column, where)
 
 
-def _checked(turns: list[Any], column: str, where: str) -> list[dict[str, str]]:
+def checked_messages(
+    turns: list[Any], column: str, where: str, first: tuple[str, ...] = ("system", "user")
+) -> list[dict[str, str]]:
     """Messages with known roles in a sound order: system at most once and first, then user and assistant in turn."""
     messages: list[dict[str, str]] = []
     for position, turn in enumerate(turns):
         place = f"{where}, column {column}, message {position}"
         if not isinstance(turn, Mapping):
             raise UserError(
-                f"{place}: expected a {{role, content}} object, found {_kind(turn)}; mend or remove the row"
+                f"{place}: expected a {{role, content}} object, found {kind_of(turn)}; mend or remove the row"
             )
         speaker = turn.get("role") if turn.get("role") is not None else turn.get("from")
         content_key = "content" if turn.get("content") is not None or "value" not in turn else "value"
         role = ROLES.get(speaker) if isinstance(speaker, str) else None
         if role is None:
             raise UserError(
-                f"{place}: role {_shown(speaker)} is unknown, expected system, user or assistant (or human, gpt); "
+                f"{place}: role {shown(speaker)} is unknown, expected system, user or assistant (or human, gpt); "
                 "rename or remove it"
             )
-        expected = _expected_roles(messages)
+        expected = _expected_roles(messages) or first
         if role not in expected:
             raise UserError(
                 f"{place}: role {role} after {messages[-1]['role'] if messages else 'nothing'}, expected "
                 f"{' or '.join(expected)}; join neighbouring messages of one speaker or remove the row"
             )
-        messages.append({"role": role, "content": _text(turn, content_key, place)})
+        messages.append({"role": role, "content": text_in(turn, content_key, place)})
     # An empty system message says nothing; some templates would still write its header.
     return [m for m in messages if m["role"] != "system" or m["content"].strip()]
 
 
 def _expected_roles(messages: list[dict[str, str]]) -> tuple[str, ...]:
     if not messages:
-        return ("system", "user")
+        return ()
     return ("assistant",) if messages[-1]["role"] == "user" else ("user",)
 
 
-def _text(row: Row, column: str, where: str) -> str:
+def text_in(row: Row, column: str, where: str) -> str:
     value = row.get(column)
     if not isinstance(value, str):
-        raise UserError(f"{where}, column {column}: expected text, found {_kind(value)}; fill it in or remove the row")
+        raise UserError(
+            f"{where}, column {column}: expected text, found {kind_of(value)}; fill it in or remove the row"
+        )
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -161,15 +170,15 @@ def _columns_expected(name: str | None) -> str:
     return f"expected the columns of a known format ({wanted}; {cure})"
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     if value is None:
         return "null"
     if isinstance(value, (list, tuple)):
         return f"a list of {len(value)}" if value else "an empty list"
-    return {"dict": "an object", "str": "text"}.get(type(value).__name__, f"the {type(value).__name__} {_shown(value)}")
+    return {"dict": "an object", "str": "text"}.get(type(value).__name__, f"the {type(value).__name__} {shown(value)}")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value from the data, safe and short for a message: `repr` writes control characters as escapes."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "…"

@@ -34,6 +34,40 @@ class Encoded:
     cut_response: int = 0  # tokens cut from the end of the answer: its end token is among them
 
 
+@dataclass
+class EncodedGroup:
+    """One prompt with one or more responses, each side encoded as a whole conversation."""
+
+    prompt: Conversation
+    responses: list[Conversation]
+    sides: list[Encoded]
+
+    @property
+    def prompt_length(self) -> int:
+        """Leading tokens that all sides share: the prompt and the opened assistant turn, counted and not searched."""
+        answers = sum(message["role"] == "assistant" for message in self.prompt)
+        # Segments are [prompt, answer, text between turns, answer, …]: so many stand before the response.
+        return min(sum(self.sides[0].segment_lengths[: 2 * answers + 1]), *(len(side.input_ids) for side in self.sides))
+
+    def only(self, positions: list[int]) -> EncodedGroup:
+        """The group with the responses at `positions` alone."""
+        return EncodedGroup(self.prompt, [self.responses[k] for k in positions], [self.sides[k] for k in positions])
+
+    def fits(self, max_length: int, max_prompt_length: int | None) -> bool:
+        """Whether no side is longer than `max_length`, and the prompt not than its own limit."""
+        longest = max(len(side.input_ids) for side in self.sides)
+        return longest <= max_length and self.prompt_length <= (max_prompt_length or longest)
+
+    def with_prompt(
+        self, prompt_format: PromptFormat, prompt: Conversation, turns: int = 0, tokens: int = 0
+    ) -> EncodedGroup:
+        """The same responses to a prompt that has lost so many of its oldest turns and of its first tokens."""
+        sides = prompt_format.encode_batch([prompt + response for response in self.responses])
+        for new, old in zip(sides, self.sides, strict=True):
+            new.dropped_turns, new.cut_prompt = old.dropped_turns + turns, old.cut_prompt + tokens
+        return EncodedGroup(prompt, self.responses, sides)
+
+
 class PromptFormat:
     """How messages become tokens for one tokenizer, and which tokens end an answer."""
 
@@ -81,6 +115,32 @@ class PromptFormat:
         return [
             row if len(row.input_ids) <= max_length else truncation.fit(self, messages, row, max_length)
             for messages, row in zip(conversations, encoded, strict=True)
+        ]
+
+    def encode_groups(
+        self,
+        groups: list[tuple[Conversation, list[Conversation]]],
+        max_length: int | None = None,
+        max_prompt_length: int | None = None,
+    ) -> list[EncodedGroup]:
+        """Prompts with their responses (turns that begin with the assistant's), by one tokenizer call.
+
+        All sides of a group begin with the same `prompt_length` ids, also where they are cut.
+        Raises `ConversationError` with the position of the *group*.
+        """
+        conversations = [(i, prompt + response) for i, (prompt, rs) in enumerate(groups) for response in rs]
+        try:
+            encoded = iter(self.encode_batch([conversation for _, conversation in conversations]))
+        except ConversationError as error:
+            raise ConversationError(conversations[error.index][0], error.reason) from error
+        whole = [EncodedGroup(prompt, rs, [next(encoded) for _ in rs]) for prompt, rs in groups]
+        if max_length is None:
+            return whole
+        return [
+            group
+            if group.fits(max_length, max_prompt_length)
+            else truncation.fit_group(self, group, max_length, max_prompt_length)
+            for group in whole
         ]
 
     def encode_prompt(self, messages: Conversation) -> list[int]:

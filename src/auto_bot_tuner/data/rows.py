@@ -5,8 +5,12 @@ After a shuffle or a mix "row 17" helps nobody; "alpaca.jsonl line 212" does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, overload
+
+from auto_bot_tuner.utils.errors import UsageError
+
+ROWS_PER_CALL = 1000  # of a column store or a tokenizer: enough to keep it busy, little enough to forget
 
 
 class Source(NamedTuple):
@@ -68,3 +72,23 @@ def joined(parts: list[Rows]) -> Rows:
         order += [(source + len(sources), row) for source, row in part.order]
         sources += part.sources
     return Rows(sources, order)
+
+
+def each_row(dataset: Any) -> Iterator[Any]:
+    """Every raw row, read in batches: a `datasets.Dataset` is columnar and slow row by row."""
+    if isinstance(dataset, (dict, str)) or not hasattr(dataset, "__len__"):
+        raise UsageError(
+            f"expected a list of rows or one split of a data set, found a {type(dataset).__name__}: "
+            "choose a split, e.g. dataset['train']"
+        )
+    for start in range(0, len(dataset), ROWS_PER_CALL):
+        batch = dataset[start : start + ROWS_PER_CALL]
+        if isinstance(batch, dict):
+            yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
+        else:
+            yield from batch
+
+
+def whereabouts(dataset: Any) -> Callable[[int], str]:
+    """How a person finds row i of any kind of dataset."""
+    return dataset.where if isinstance(dataset, Rows) else "row {}".format

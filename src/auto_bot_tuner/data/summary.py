@@ -18,11 +18,12 @@ class DatasetSummary:
     cut_turns: int = 0  # … by leaving out oldest turns
     cut_prompts: int = 0  # … by the start of the last prompt
     cut_responses: int = 0  # … by the end of the answer, which then has no end token
-    dropped: int = 0
-    drop_reasons: dict[str, int] = field(default_factory=dict)  # reason → rows
+    dropped: int = 0  # before tokenising rows, after it units
+    drop_reasons: dict[str, int] = field(default_factory=dict)
     tokens: int = 0  # of the kept rows
     trained_tokens: int = 0  # of these, the ones that the loss counts
     longest: int = 0  # tokens
+    unit: str = "rows"  # what is trained on: rows, or the pairs (rankings …) that rows make
 
     def __str__(self) -> str:
         share = self.trained_tokens / max(self.tokens, 1)
@@ -30,14 +31,15 @@ class DatasetSummary:
         kinds = {"oldest turns": self.cut_turns, "prompt's start": self.cut_prompts, "answer's end": self.cut_responses}
         cuts = ", ".join(f"{kind} {count:,}" for kind, count in kinds.items() if count)
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.drop_reasons.items())
+        given = f"of {self.rows:,}" if self.unit == "rows" else f"from {self.rows:,} rows"
         return "\n".join(
             [
                 f"format   {', '.join(f'{name} ({count:,} rows)' for name, count in self.formats.items())}",
-                f"rows     {self.kept:,} of {self.rows:,}",
+                f"{self.unit:8} {self.kept:,} {given}",
                 f"lengths  mean {mean:.0f}, longest {self.longest:,} tokens (max_length {self.max_length:,})",
                 f"trained  {self.trained_tokens:,} of {self.tokens:,} tokens ({share:.0%})",
-                f"cut      {self.cut:,} rows{f' ({cuts})' if cuts else ''}",
-                f"dropped  {self.dropped:,} rows{f' ({reasons})' if reasons else ''}",
+                f"cut      {self.cut:,} {self.unit}{f' ({cuts})' if cuts else ''}",
+                f"dropped  {self.dropped:,} {self.unit}{f' ({reasons})' if reasons else ''}",
             ]
         )
 

@@ -9,7 +9,6 @@ are. A row is not padded here: padding belongs to a batch (`training/batching.py
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,10 @@ from auto_bot_tuner.data import IGNORE_INDEX, cache
 from auto_bot_tuner.data.chat_template import Conversation, ConversationError
 from auto_bot_tuner.data.formats import canonical, drop_reason
 from auto_bot_tuner.data.prompt_format import Encoded, PromptFormat
-from auto_bot_tuner.data.rows import Rows
+from auto_bot_tuner.data.rows import ROWS_PER_CALL, Rows, each_row, whereabouts
 from auto_bot_tuner.data.sources import load_split, sampled
 from auto_bot_tuner.data.summary import Cuts, DatasetSummary
-from auto_bot_tuner.utils.errors import UsageError, UserError
-
-ROWS_PER_CALL = 1000  # of the tokenizer: enough to keep its threads busy, little enough to forget
+from auto_bot_tuner.utils.errors import UserError
 
 
 class InstructionDataset(Dataset[dict[str, torch.Tensor]]):
@@ -58,7 +55,7 @@ class InstructionDataset(Dataset[dict[str, torch.Tensor]]):
         self.train_on_prompt = train_on_prompt
         self.summary = DatasetSummary(formats={}, max_length=max_length)
         rows, self._origins = self._read(dataset, format_type, system_prompt)
-        self._where = dataset.where if isinstance(dataset, Rows) else "row {}".format
+        self._where = whereabouts(dataset)
         self._columns = self._tokenised(rows)
         self.rows = [rows[i] for i in self._columns["row"]]  # canonical, row i as it was before max_length
         # The tokens that end an answer, where there are answers: the trainer checks that they are trained.
@@ -98,10 +95,10 @@ class InstructionDataset(Dataset[dict[str, torch.Tensor]]):
 
     def _read(self, dataset: Any, format_type: str, system_prompt: str) -> tuple[list[dict[str, Any]], list[int]]:
         """Canonical rows that have something to teach, and the position of each in `dataset`."""
-        where = dataset.where if isinstance(dataset, Rows) else "row {}".format
+        where = whereabouts(dataset)
         formats, reasons = Counter[str](), Counter[str]()
         rows, origins = [], []
-        for index, raw in enumerate(_each(dataset)):
+        for index, raw in enumerate(each_row(dataset)):
             name, row = canonical(raw, format_type, where(index), system_prompt)
             formats[name] += 1
             if reason := drop_reason(row):
@@ -115,17 +112,8 @@ class InstructionDataset(Dataset[dict[str, torch.Tensor]]):
 
     def _tokenised(self, rows: list[dict[str, Any]]) -> cache.Arrays:
         """Flat columns of all rows: `input_ids`, `trained` (N tokens), `lengths`, `row`, `cuts` (one per kept row)."""
-        if len(rows) < cache.SMALLEST:
-            return self._tokenise(rows)
-        tokenizer, settings = self.tokenizer, [self.summary.max_length, self.train_on_prompt]
-        sample = self.prompt_format.encode([{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}])
-        vocabulary = [tokenizer.backend_tokenizer.to_str(), tokenizer.bos_token_id, tokenizer.eos_token_id]
-        key = cache.digest([*vocabulary, self.prompt_format.template, sample.input_ids, settings, *rows])
-        columns = cache.read(key)
-        if columns is None:
-            columns = self._tokenise(rows)
-            cache.write(key, columns)
-        return columns
+        settings = [self.summary.max_length, self.train_on_prompt]
+        return cache.tokenised(rows, self.prompt_format, settings, lambda: self._tokenise(rows))
 
     def _tokenise(self, rows: list[dict[str, Any]]) -> cache.Arrays:
         kept: list[tuple[int, Encoded]] = []
@@ -197,18 +185,3 @@ def preview_formatted_sample(dataset: InstructionDataset, index: int) -> str:
     from auto_bot_tuner.data.viewer import token_view
 
     return token_view(dataset, index).plain
-
-
-def _each(dataset: Any) -> Iterator[Any]:
-    """Every raw row, read in batches: a `datasets.Dataset` is columnar and slow row by row."""
-    if isinstance(dataset, (dict, str)) or not hasattr(dataset, "__len__"):
-        raise UsageError(
-            f"expected a list of rows or one split of a data set, found a {type(dataset).__name__}: "
-            "choose a split, e.g. dataset['train']"
-        )
-    for start in range(0, len(dataset), ROWS_PER_CALL):
-        batch = dataset[start : start + ROWS_PER_CALL]
-        if isinstance(batch, dict):
-            yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
-        else:
-            yield from batch

@@ -65,6 +65,9 @@ class DatasetConfig:
     max_samples: NonNegativeInt = 0
     # Longest row in tokens; longer ones are cut as docs/sft.md says, and counted.
     max_length: Annotated[int, Field(ge=8)] = 512
+    # Longest prompt in tokens, for preferences: a longer one loses its oldest turns, then its start. 0: max_length
+    # alone decides.
+    max_prompt_length: NonNegativeInt = 0
     # Row format: auto, alpaca, chat (messages or conversations), prompt_completion or text.
     format_type: Literal["auto", "alpaca", "chat", "prompt_completion", "text"] = "auto"
     # System message put before rows that have none.
