@@ -6,6 +6,7 @@ model will never learn to stop.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from auto_bot_tuner.data import IGNORE_INDEX
 from auto_bot_tuner.utils.terminal import neutral
 
 if TYPE_CHECKING:
+    from auto_bot_tuner.data.prompt_format import Encoded
+    from auto_bot_tuner.data.response_groups import ResponseGroups
     from auto_bot_tuner.sft.dataset import InstructionDataset
 
 STYLES = {"prompt": "dim", "trained": "green", "end": "bold black on green", "cut": "red"}
@@ -43,15 +46,65 @@ def token_view(
     """Row `index` as coloured text: a stroke between tokens where `boundaries`, their losses (nats) where given."""
     row = dataset[index]
     ids, labels = row["input_ids"].tolist(), row["labels"].tolist()
-    stops = dataset.prompt_format.stop_token_ids
     cuts = dataset.cuts(index)
     view = Text().append(_cut_before(cuts.turns, cuts.prompt), STYLES["cut"])
+    _append_tokens(view, dataset, ids, labels, 0, losses, boundaries)
+    if cuts.response:
+        _append_lost(view, dataset.tokenizer, dataset.uncut(index), cuts.response)
+    return view
+
+
+def group_view(
+    dataset: ResponseGroups, index: int, losses: Sequence[Sequence[float]] | None = None, boundaries: bool = False
+) -> tuple[Text, list[Text]]:
+    """Group `index` as coloured text: the prompt that all sides share, and each side's own tokens after it."""
+    group, cuts = dataset.group(index), dataset.cuts(index)
+    start = group.prompt_length
+    prompt = Text().append(_cut_before(cuts[0].turns, cuts[0].prompt), STYLES["cut"])
+    _append_tokens(prompt, dataset, group.input_ids[0][:start].tolist(), [IGNORE_INDEX] * start, 0, None, boundaries)
+    views = []
+    for k, (ids, labels) in enumerate(zip(group.input_ids, group.labels, strict=True)):
+        view = Text()
+        own_losses = losses[k] if losses is not None else None
+        _append_tokens(view, dataset, ids.tolist(), labels.tolist(), start, own_losses, boundaries)
+        if cuts[k].response:
+            _append_lost(view, dataset.tokenizer, dataset.uncut(index).sides[k], cuts[k].response)
+        views.append(view)
+    return prompt, views
+
+
+def side_names(dataset: ResponseGroups, index: int) -> list[str]:
+    """What to call the sides of group `index`: chosen and rejected, good or bad, places, or scores."""
+    scores = dataset.group(index).scores
+    known = [f"score {score:g}" if math.isfinite(score) else "" for score in scores]
+    names = {
+        "pairs": ["chosen", "rejected"],
+        "unpaired": ["good" if score else "bad" for score in scores],
+        "rankings": [f"place {place}" for place in range(1, len(scores) + 1)],
+        "scores": known,
+    }[dataset.kind]
+    if dataset.kind in ("unpaired", "scores"):
+        return names
+    return [f"{name} ({score})" if score else name for name, score in zip(names, known, strict=True)]
+
+
+def _append_tokens(
+    view: Text,
+    dataset: InstructionDataset | ResponseGroups,
+    ids: list[int],
+    labels: list[int],
+    start: int,
+    losses: Sequence[float] | None,
+    boundaries: bool,
+) -> None:
+    """The tokens from `start` on; those before it are only decoded, as a token's text may hang on them."""
+    stops = dataset.prompt_format.stop_token_ids
     was_trained = False
-    for position, text in enumerate(token_texts(dataset.tokenizer, ids)):
+    for position, text in enumerate(token_texts(dataset.tokenizer, ids)[start:], start):
         trained = labels[position] != IGNORE_INDEX
         if trained != was_trained:
             view.append(OPENING if trained else CLOSING, STYLES["trained"])
-        elif boundaries and position:
+        elif boundaries and position > start:
             view.append(BOUNDARY, "dim blue")
         was_trained = trained
         kind = "prompt" if not trained else "end" if ids[position] in stops else "trained"
@@ -59,12 +112,12 @@ def token_view(
         if trained and losses is not None:
             view.append(f"‹{losses[position]:.2f}›", "yellow")
     view.append(CLOSING if was_trained else "", STYLES["trained"])
-    if cuts.response:
-        whole = dataset.uncut(index)
-        trained_ids = [token for token, trained in zip(whole.input_ids, whole.trained, strict=True) if trained]
-        lost = neutral(dataset.tokenizer.decode(trained_ids[-cuts.response :]))
-        view.append(f"[cut: {cuts.response} tokens]{lost}", STYLES["cut"])
-    return view
+
+
+def _append_lost(view: Text, tokenizer: Any, whole: Encoded, count: int) -> None:
+    """The last `count` trained tokens of a row before it was cut: what the model will not see."""
+    trained_ids = [token for token, trained in zip(whole.input_ids, whole.trained, strict=True) if trained]
+    view.append(f"[cut: {count} tokens]{neutral(tokenizer.decode(trained_ids[-count:]))}", STYLES["cut"])
 
 
 def _cut_before(turns: int, prompt: int) -> str:
@@ -78,7 +131,11 @@ def legend() -> Text:
     return Text("  ").join(Text(name, STYLES[kind]) for kind, name in names.items())
 
 
-def describe(dataset: InstructionDataset) -> str:
+def describe(dataset: InstructionDataset | ResponseGroups) -> str:
     """What was understood of the data, and row 0 as the model sees it: said once, before a run."""
-    row = token_view(dataset, 0).plain
-    return f"{dataset.summary}\nrow 0 as the model sees it ({dataset.where(0)}; ⟦…⟧ is trained):\n{row}"
+    heading = f"{dataset.summary}\nrow 0 as the model sees it ({dataset.where(0)}; ⟦…⟧ is trained):\n"
+    if not hasattr(dataset, "group"):
+        return heading + token_view(dataset, 0).plain
+    prompt, sides = group_view(dataset, 0)
+    named = zip(side_names(dataset, 0), sides, strict=True)
+    return heading + "\n".join([prompt.plain.rstrip("\n"), *(f"{name}: {side.plain}" for name, side in named)])
