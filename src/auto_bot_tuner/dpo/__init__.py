@@ -5,6 +5,11 @@ from auto_bot_tuner.utils.lazy import lazy_exports
 __getattr__, __all__ = lazy_exports(
     __name__,
     {
+        "DPOConfig": "config",
+        "DPOTrainer": "trainer",
         "PreferenceDataset": "dataset",
+        "create_reference_model": "reference",
+        "dpo_loss": "loss",
+        "kto_loss": "loss",
     },
 )

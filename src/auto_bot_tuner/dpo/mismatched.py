@@ -1,0 +1,57 @@
+"""KTO's reference point: how far the policy has moved on answers that belong to other prompts.
+
+The KL divergence of policy and reference would need the policy's own samples. KTO (2402.01306) takes the answers at
+hand instead, each with the prompt of the row before it: on pairings that nobody judged, the log-ratio measures the
+general drift and not what was learnt about the answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from auto_bot_tuner.data.response_groups import Group
+from auto_bot_tuner.training.batching import collate_groups
+
+if TYPE_CHECKING:
+    from auto_bot_tuner.dpo.trainer import DPOTrainer
+
+
+@torch.no_grad()
+def drift(trainer: DPOTrainer, dataset: Any, rows: Sequence[int]) -> torch.Tensor:
+    """Mean log-ratio of policy and reference over the mismatched pairings of these rows, of all processes: a scalar."""
+    log_ratios, device = 0.0, trainer.accelerator.device
+    if len(rows) > 1:  # a row alone has no other prompt
+        pairings, policy = Mismatched(dataset, rows), trainer.accelerator.unwrap_model(trainer.module)
+        for cut in trainer.cuts(range(len(rows)), pairings.lengths):
+            if cut:
+                batch = collate_groups(pairings, cut).to(device)
+                inputs = (batch[name] for name in ("input_ids", "labels", "lengths", "shared"))
+                log_ratios += float((policy(*inputs) - trainer.reference_logprobs(batch)).sum())
+    return torch.tensor(trainer.total([log_ratios])[0] / len(rows), device=device)
+
+
+class Mismatched:
+    """Rows of a data set of single answers, each answer under the prompt of the row before (the first: of the last)."""
+
+    def __init__(self, dataset: Any, rows: Sequence[int]) -> None:
+        groups = [dataset.group(row) for row in rows]
+        longest = max(len(group.input_ids[0]) for group in groups)  # the model has room for so much
+        self.groups = [mismatch(groups[i - 1], groups[i], longest) for i in range(len(groups))]
+        self.lengths = [len(group.input_ids[0]) for group in self.groups]
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def group(self, index: int) -> Group:
+        return self.groups[index]
+
+
+def mismatch(prompt_of: Group, answer_of: Group, longest: int) -> Group:
+    """The prompt of one and the answer of the other, cut to `longest` tokens."""
+    start, own = prompt_of.prompt_length, answer_of.prompt_length
+    input_ids = torch.cat([prompt_of.input_ids[0][:start], answer_of.input_ids[0][own:]])[:longest]  # (T,)
+    labels = torch.cat([prompt_of.labels[0][:start], answer_of.labels[0][own:]])[:longest]
+    return Group([input_ids], [labels], start, answer_of.scores)

@@ -1,0 +1,241 @@
+"""Direct preference optimisation: of two answers to a prompt, make the better one likelier than it was, and the worse
+one less likely.
+
+The loop is the one that `sft/trainer.py` quotes. A row of it is a pair here, and a pair's loss needs four numbers: the
+log-probability of both answers under the policy, and under the reference. Both answers go through one forward pass, in
+which their prompt is computed once where the model allows it: the same numbers in less time.
+
+What to look at: `reward_margin` and `accuracy` should rise, from 0 and one half. `chosen_logprobs` and
+`rejected_logprobs` are told apart because the margin may also grow while both fall, the chosen one more slowly
+(likelihood displacement). `kl` says how far the policy has gone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from auto_bot_tuner.data import IGNORE_INDEX
+from auto_bot_tuner.dpo import checks
+from auto_bot_tuner.dpo.config import DPOConfig
+from auto_bot_tuner.dpo.loss import dpo_loss, kto_loss
+from auto_bot_tuner.dpo.mismatched import drift
+from auto_bot_tuner.dpo.reference import (
+    SAMPLED_VALUES,
+    WORDS,
+    are_equal,
+    build_reference,
+    choose_reference,
+    weights_digest,
+)
+from auto_bot_tuner.dpo.stored_logprobs import StoredLogprobs, precomputed
+from auto_bot_tuner.training.batching import Batch, collate_groups, cut_by_tokens, share_between
+from auto_bot_tuner.training.events import Callback
+from auto_bot_tuner.training.logprobs import SequenceLogprobs
+from auto_bot_tuner.training.loop import Trainer
+
+__all__ = ["DPOConfig", "DPOTrainer"]
+
+Metrics = dict[str, torch.Tensor]
+
+
+class DPOTrainer(Trainer):
+    """Trains a policy on `PreferenceDataset` pairs with `dpo_loss`, or on its single answers with `kto_loss`.
+
+    DPOTrainer(policy_model, reference_model, tokenizer, train_dataset, eval_dataset=None, config=None, callbacks=None);
+    `reference_model=None` takes the reference that `config.reference` names. `train()` returns a summary, `evaluate()`
+    the metrics of the evaluation rows.
+
+    Raises:
+        UsageError: policy, reference, data and settings contradict each other.
+    """
+
+    Config = DPOConfig
+    config: DPOConfig
+
+    def __init__(
+        self,
+        policy_model: nn.Module,
+        reference_model: nn.Module | None,
+        tokenizer: Any,
+        train_dataset: Any,
+        eval_dataset: Any = None,
+        config: DPOConfig | None = None,
+        callbacks: Sequence[Callback] | None = None,
+    ) -> None:
+        config = config if config is not None else DPOConfig()
+        checks.check_group_size(train_dataset, config.loss)
+        self.reference_kind = choose_reference(policy_model, reference_model, config)
+        # What the reference is made of: a resumed run must compare with the same.
+        self.reference_digest = weights_digest(
+            policy_model if reference_model is None else reference_model, SAMPLED_VALUES
+        )
+        super().__init__(policy_model, tokenizer, train_dataset, eval_dataset, config, callbacks)
+        checks.check_no_dropout(policy_model)
+        # Whether policy and reference are the same model as long as nothing has been trained.
+        self.starts_equal = reference_model is None or are_equal(policy_model, reference_model)
+        self.reference = build_reference(self.reference_kind, policy_model, reference_model)
+        self.stored: dict[int, StoredLogprobs] = {}  # by the data set's id, once they are computed
+        self.reference_point = torch.zeros(())  # KTO's, of the present step
+
+    def shape(self) -> dict[str, Any]:
+        """As the loop's; and what the policy is compared with, by which loss."""
+        config = self.config
+        return super().shape() | {
+            "loss": f"{config.loss}, beta {config.beta:g}",
+            "reference": f"{self.reference_kind} (weights {self.reference_digest})",
+        }
+
+    def facts(self) -> dict[str, str]:
+        """The loss, and where the reference comes from."""
+        words = WORDS[self.reference_kind]
+        if self.reference_kind == "given":
+            words += ", equal to the starting policy" if self.starts_equal else ", another one than the starting policy"
+        return {"loss": f"{self.config.loss}, beta {self.config.beta:g}, dropout off", "reference": words}
+
+    def build_module(self) -> nn.Module:
+        """Log-probabilities of the answers' tokens."""
+        return SequenceLogprobs(self.model)
+
+    # ---- the reference's share ----
+
+    def prepare(self) -> None:
+        """Precomputed reference log-probabilities, of weights that training has not touched yet."""
+        if self.reference_kind != "precomputed":
+            return
+        for dataset in (self.train_dataset, self.eval_dataset):
+            if dataset is not None and id(dataset) not in self.stored:
+                self.stored[id(dataset)] = precomputed(self, dataset)
+
+    def collate(self, dataset: Any, rows: Sequence[int]) -> Batch:
+        """Both answers of each pair, and what the reference said of them where that is known already."""
+        batch = collate_groups(dataset, rows)
+        if stored := self.stored.get(id(dataset)):
+            batch.tensors["reference_logprobs"] = stored.of(rows or [0], batch["labels"])
+        return batch
+
+    def reference_logprobs(self, batch: Batch) -> torch.Tensor:
+        """(S, T): log-probability of each trained token under the reference; of the policy there is none to compare."""
+        if "reference_logprobs" in batch.tensors:
+            return batch["reference_logprobs"]
+        assert self.reference is not None
+        with self.accelerator.autocast():  # as the policy computes: the same model gives the same numbers
+            return self.reference.logprobs(batch)
+
+    # ---- what a batch is worth ----
+
+    def compute_loss(self, batch: Batch) -> tuple[torch.Tensor, Metrics]:
+        """`dpo_loss` or `kto_loss` of a micro-batch, with the log-probabilities of both sides beside its metrics."""
+        reference = None if self.reference is None else self.reference_logprobs(batch)  # (S, T)
+        policy = self.module(*(batch[name] for name in ("input_ids", "labels", "lengths", "shared")))  # (S, T)
+        trained_tokens = (batch["labels"] != IGNORE_INDEX).sum(dim=1)  # (S,)
+        extra: Metrics = {}
+        if reference is not None:
+            extra["kl"] = kl_estimate(policy.detach(), reference)
+        if self.config.loss == "kto":
+            assert reference is not None
+            loss, metrics = self.loss_of_answers(policy.sum(dim=1), reference.sum(dim=1), batch)
+        else:
+            loss, metrics = self.loss_of_pairs(policy.sum(dim=1), reference, trained_tokens)
+        if reference is not None and self.state.step == 0 and self.starts_equal and batch.weight:
+            apart = ((policy.detach() - reference).sum(dim=1) / trained_tokens).abs().max()
+            preference_loss = metrics["loss"] - self.config.sft_weight * metrics.get("sft_loss", 0.0)
+            checks.check_start(self, apart.item(), preference_loss)
+        return loss, {**{name: loss.new_tensor(value) for name, value in metrics.items() if name != "loss"}, **extra}
+
+    def loss_of_pairs(
+        self, policy: torch.Tensor, reference: torch.Tensor | None, lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """policy (S,), reference (S, T), lengths (S,) -> the loss; even sequences are chosen, odd ones rejected."""
+        config = self.config
+        chosen, rejected = policy[0::2], policy[1::2]  # (B,), (B,)
+        loss, metrics = dpo_loss(
+            chosen,
+            rejected,
+            None if reference is None else reference.sum(dim=1)[0::2],
+            None if reference is None else reference.sum(dim=1)[1::2],
+            config.beta,
+            config.loss,
+            label_smoothing=config.label_smoothing,
+            simpo_gamma=config.simpo_gamma,
+            sft_weight=config.sft_weight,
+            chosen_lengths=lengths[0::2],
+            rejected_lengths=lengths[1::2],
+        )
+        more = {"chosen_logprobs": chosen.mean(), "rejected_logprobs": rejected.mean()}
+        if config.sft_weight or config.loss == "orpo":
+            more["sft_loss"] = -(chosen / lengths[0::2]).mean()
+        return loss, metrics | {name: value.item() for name, value in more.items()}
+
+    def loss_of_answers(
+        self, policy: torch.Tensor, reference: torch.Tensor, batch: Batch
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """KTO of single answers (S,). Means over the good or the bad leave as shares of all: `describe` divides."""
+        is_good = batch["scores"] > 0.5
+        config = self.config
+        loss, metrics = kto_loss(
+            policy,
+            reference,
+            is_good,
+            self.reference_point,
+            config.beta,
+            desirable_weight=config.desirable_weight,
+            undesirable_weight=config.undesirable_weight,
+        )
+        metrics["chosen_rewards"] *= metrics["desirable"]
+        metrics["rejected_rewards"] *= 1 - metrics["desirable"]
+        metrics["chosen_logprobs"] = (policy * is_good).mean().item()
+        metrics["rejected_logprobs"] = (policy * ~is_good).mean().item()
+        return loss, {**metrics, "reference_point": self.reference_point.clamp(min=0).item()}
+
+    def describe(self, means: dict[str, float]) -> dict[str, float]:
+        """Rows are pairs here, not tokens; KTO's sides are means over the good and over the bad answers."""
+        means = {{"num_tokens": "num_rows"}.get(name, name): value for name, value in means.items()}
+        if self.config.loss == "kto":
+            good = means.pop("desirable")
+            for side, share in (("chosen", good), ("rejected", 1 - good)):
+                for name in (f"{side}_rewards", f"{side}_logprobs"):
+                    means[name] = means[name] / share if share else math.nan  # there was none of this side
+            means["reward_margin"] = means["chosen_rewards"] - means["rejected_rewards"]
+        return {name: value for name, value in means.items() if not math.isnan(value)}
+
+    # ---- KTO's reference point ----
+
+    def micro_batches(self, rows: Sequence[int]) -> list[Batch]:
+        """As the loop's; for KTO the reference point of the whole step first, so that no cut changes it."""
+        if self.config.loss == "kto":
+            self.reference_point = drift(self, self.train_dataset, rows)
+        return super().micro_batches(rows)
+
+    def evaluate(self) -> dict[str, float]:
+        """As the loop's; for KTO with one reference point for all evaluation rows."""
+        self.prepare()
+        if self.config.loss == "kto" and self.eval_dataset is not None:
+            self.reference_point = drift(self, self.eval_dataset, range(len(self.eval_dataset)))
+        return super().evaluate()
+
+    # ---- shorthands ----
+
+    def cuts(self, rows: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+        """This process's share of rows, cut by the token budget."""
+        cuts = share_between(cut_by_tokens(rows, lengths, self.token_budget), lengths, self.processes)
+        return cuts[self.rank :: self.processes]
+
+    @property
+    def precision(self) -> str:
+        """Of the arithmetic: no (float32), bf16 or fp16."""
+        return str(self.accelerator.mixed_precision)
+
+
+def kl_estimate(policy: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    r"""KL(reference ‖ policy) of an answer, in nats: the mean over answers of $\sum_t (e^{d_t} - 1 - d_t)$.
+
+    With d = policy - reference (S, T). For answers that the reference wrote this is unbiased, as $E[e^d] = 1$; for
+    those of a data set it is as good as they are typical. It is never negative, and 0 before training.
+    """
+    difference = policy - reference
+    return (torch.expm1(difference) - difference).sum(dim=1).mean()
