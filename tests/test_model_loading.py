@@ -344,7 +344,8 @@ def test_broken_model_says_what_and_what_to_do(case: str, folders: dict[str, Pat
 BROKEN_ADAPTERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "config is no JSON": (write("adapter_config.json", "{"), "adapter_config.json cannot be read"),
     "no LoRA": (edit_json("adapter_config.json", peft_type="IA3"), "not of a LoRA adapter"),
-    "another task": (edit_json("adapter_config.json", task_type="SEQ_CLS"), "adapter for SEQ_CLS"),
+    "another task": (edit_json("adapter_config.json", task_type="TOKEN_CLS"), "adapter for TOKEN_CLS"),
+    "a reward model": (edit_json("adapter_config.json", task_type="SEQ_CLS"), "is a reward model"),
     "no base named": (edit_json("adapter_config.json", base_model_name_or_path=None), "does not say which model"),
     "base is gone": (edit_json("adapter_config.json", base_model_name_or_path="/no/where/x"), "base model .* missing"),
     "no weights": (lambda f: (f / "adapter_model.safetensors").unlink(), "no weights"),

@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from auto_bot_tuner.training.logprobs import causal_model
 from auto_bot_tuner.training.progress import number
@@ -18,27 +18,32 @@ if TYPE_CHECKING:
 LIBRARIES = ("torch", "transformers", "peft", "datasets", "accelerate")
 
 
-def save_final(trainer: Trainer, folder: Path, metrics: dict[str, float]) -> None:
+def save_final(trainer: Trainer, folder: Path, metrics: dict[str, float], model: Any = None, usage: str = "") -> None:
     """Write `folder` whole or not at all: a Hugging Face folder that transformers and peft load as it is.
+
+    Args:
+        model: the transformers or peft model, where `trainer.model` is none but holds one.
+        usage: Markdown for the card: what a user of the model has to know.
 
     Raises:
         UserError: it could not be written; a `final/` that stood there before stands there still.
     """
 
     def write_card(aside: Path) -> None:
-        (aside / "README.md").write_text(model_card(trainer, metrics), encoding="utf-8")
+        (aside / "README.md").write_text(model_card(trainer, metrics, is_adapter_alone, usage), encoding="utf-8")
 
-    save_for_users(trainer.model, trainer.tokenizer, folder, write_card)
+    model = trainer.model if model is None else model
+    is_adapter_alone = is_adapted(model) and base_is_on_hub(model)  # else it is merged
+    save_for_users(model, trainer.tokenizer, folder, write_card)
 
 
-def model_card(trainer: Trainer, metrics: dict[str, float]) -> str:
-    """README.md: lineage, data, settings, evaluation, versions; the front matter is the hub's."""
+def model_card(trainer: Trainer, metrics: dict[str, float], is_adapter_alone: bool, usage: str) -> str:
+    """README.md: lineage, data, use, evaluation, settings, versions; the front matter is the hub's."""
     base, config = causal_model(trainer.model).config._name_or_path or "a model without a name", trainer.config
     method = type(config).__name__.removesuffix("Config")
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     settings = {field.name: getattr(config, field.name) for field in fields(config)}
     data = getattr(trainer.train_dataset, "summary", None) or f"{len(trainer.train_dataset)} rows"
-    is_adapter_alone = is_adapted(trainer.model) and base_is_on_hub(trainer.model)  # else it is merged
     evaluation = "".join(
         f"| {name} | {number(value)} |\n" for name, value in metrics.items() if name.startswith("eval_")
     )
@@ -58,7 +63,7 @@ Trained from `{base}` by {method} with auto_bot_tuner: {trainer.state.step} step
 | evaluation | value |
 |---|---|
 {evaluation or "| none | |" + chr(10)}
-## Settings
+{usage}## Settings
 ```json
 {json.dumps(settings, indent=1, default=str)}
 ```

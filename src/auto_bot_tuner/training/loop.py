@@ -136,6 +136,10 @@ class Trainer:
         """What is shown of the model at each evaluation: its answers to the fixed prompts."""
         return sample_responses(self)
 
+    def remarks(self, evaluation: dict[str, float]) -> list[str]:
+        """What a person should be told about an evaluation, in plain words, with what to do."""
+        return []
+
     def facts(self) -> dict[str, str]:
         """What else is worth a line before the run, and in the card of the trained model."""
         return {}

@@ -102,6 +102,9 @@ class Run:
             state.evaluation = self.trainer.evaluate()
             self.emit("evaluate", state.evaluation)
             is_best = state.note_evaluation(state.evaluation["eval_loss"])
+            if self.trainer.is_main:
+                for remark in self.trainer.remarks(state.evaluation):
+                    self.progress.note(remark)
         if self.trainer.is_main and (samples := self.trainer.samples()):
             self.emit("samples", {"samples": samples})
             self.has_endless_samples = not any(sample["ended"] for sample in samples)

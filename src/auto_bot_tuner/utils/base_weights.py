@@ -9,6 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from auto_bot_tuner.utils.errors import UserError, one_line
 from auto_bot_tuner.utils.model_source import ModelSource
+from auto_bot_tuner.utils.score_head import scores_text
 from auto_bot_tuner.utils.weight_files import check_finite, check_loading_report
 
 if TYPE_CHECKING:
@@ -55,13 +56,16 @@ def load_weights(
 ) -> PreTrainedModel:
     """The base model in `config.dtype` (float32 for all that is trained), every tensor of it from the file.
 
+    A language model, or where config.json is of a reward model, that one with its score head.
+
     Raises:
         UserError: a tensor is missing, misshapen or not finite, or transformers refuses the folder.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    auto_class = AutoModelForSequenceClassification if scores_text(architecture) else AutoModelForCausalLM
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = auto_class.from_pretrained(
             source.path,
             config=architecture,
             dtype=getattr(torch, config.dtype),  # unless told, transformers 5 takes the file's own

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from auto_bot_tuner.utils.errors import UsageError, UserError, one_line
 from auto_bot_tuner.utils.model_source import ADAPTER_WEIGHTS, read_adapter_config
+from auto_bot_tuner.utils.score_head import HEAD, SCORES, has_score_head
 from auto_bot_tuner.utils.weight_files import check_finite, check_weight_files, listed
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ TARGETS = {"gpt2": ("c_attn", "c_proj")}
 def add_adapter(model: PreTrainedModel, config: ModelConfig) -> PeftModel:
     """A fresh adapter on a frozen `model`: outputs are unchanged, only the adapter's weights are trainable.
 
+    Of a reward model the score head is trained too, whole, and saved with the adapter: peft does so for `SEQ_CLS`.
+
     Raises:
         UsageError: a name in `lora_targets` fits no layer of this model.
     """
@@ -46,7 +49,7 @@ def add_adapter(model: PreTrainedModel, config: ModelConfig) -> PeftModel:
     # GPT-2's Conv1D stores its matrix as (in, out), a Linear as (out, in): the adapter must know which.
     is_transposed = any(isinstance(layers[name], Conv1D) for name in layers if name.split(".")[-1] in targets)
     lora = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type=SCORES if has_score_head(model) else "CAUSAL_LM",
         r=config.lora_r,
         lora_alpha=whole_number(config.lora_alpha),
         lora_dropout=config.lora_dropout,
@@ -63,11 +66,11 @@ def whole_number(value: float) -> float | int:
 
 def adaptable_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
     """The linear layers by full name, without the output head: it is often the embedding itself (tied),
-    and an adapter on one of the two would take them apart."""
+    and an adapter on one of the two would take them apart. A reward model's is trained as it is."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    head = model.get_output_embeddings()
+    head = getattr(model, HEAD) if has_score_head(model) else model.get_output_embeddings()
     return {
         name: module
         for name, module in model.named_modules()

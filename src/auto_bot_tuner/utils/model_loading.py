@@ -21,6 +21,7 @@ from auto_bot_tuner.utils.errors import UsageError, UserError, one_line
 from auto_bot_tuner.utils.lora import add_adapter, load_adapter
 from auto_bot_tuner.utils.model_source import ModelSource, find_base, find_model
 from auto_bot_tuner.utils.quiet import quiet_libraries
+from auto_bot_tuner.utils.score_head import adapter_scores_text, scores_text
 from auto_bot_tuner.utils.stop_tokens import with_stop_tokens
 from auto_bot_tuner.utils.weight_files import check_weight_files
 
@@ -92,6 +93,11 @@ def load(config: ModelConfig, device: str, frozen: bool = False) -> Loaded:
     check_frozen_settings(config, has_frozen_base=frozen or config.use_lora or source.is_adapter)
     with quiet_libraries():
         architecture = load_architecture(base, config.trust_remote_code)
+        if scores_text(architecture) or adapter_scores_text(source):
+            raise UserError(
+                f"{source.name} is a reward model: it scores text and writes none; name a language model here, such as "
+                "the one that it was trained from"
+            )
         check_weight_files(base.path)
         tokenizer = load_tokenizer(source if source.has_tokenizer else base, config)
         model = load_weights(base, architecture, config, device)

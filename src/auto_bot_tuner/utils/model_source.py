@@ -142,7 +142,7 @@ def read_adapter_config(folder: Path) -> dict[str, object]:
     """adapter_config.json as a dict.
 
     Raises:
-        UserError: it cannot be read, or is the config of something else than a LoRA language model.
+        UserError: it cannot be read, or is the config of something else than a LoRA language or reward model.
     """
     path = folder / ADAPTER_CONFIG
     try:
@@ -151,8 +151,11 @@ def read_adapter_config(folder: Path) -> dict[str, object]:
         raise UserError(f"{path} cannot be read ({one_line(error)}): copy the checkpoint again") from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise UserError(f"{path} is not of a LoRA adapter (peft_type LORA): only those can be trained and merged here")
-    if config.get("task_type") not in (None, "CAUSAL_LM"):
-        raise UserError(f"{folder} is an adapter for {config['task_type']}: name one of a language model (CAUSAL_LM)")
+    if config.get("task_type") not in (None, "CAUSAL_LM", "SEQ_CLS"):
+        raise UserError(
+            f"{folder} is an adapter for {config['task_type']}: name one of a language model (CAUSAL_LM) or of a "
+            "reward model (SEQ_CLS)"
+        )
     return config
 
 

@@ -23,6 +23,7 @@ from auto_bot_tuner.utils.errors import UserError
 from auto_bot_tuner.utils.lora import adapter_tensors
 from auto_bot_tuner.utils.model_source import find_model
 from auto_bot_tuner.utils.quiet import quiet_libraries
+from auto_bot_tuner.utils.score_head import has_score_head, with_score_head
 from auto_bot_tuner.utils.stop_tokens import with_stop_tokens
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def save_for_users(
         write_card: called with the folder before it gets its name, to put README.md (the model card) into it.
 
     Returns:
-        the largest difference between a logit of the merged and of the adapted model; 0 where nothing was merged.
+        the largest difference between an output of the merged and of the adapted model; 0 where nothing was merged.
 
     Raises:
         UserError: the disk is full, or what was written does not read back; an older `folder` stays as it was.
@@ -61,22 +62,29 @@ def save_for_users(
     return difference
 
 
-def save_weights(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save_weights(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
     """Weights (of an adapted model: the adapter's alone), config, tokenizer with chat template, stop tokens.
+
+    A reward model has no stop tokens. Beside its adapter lies its config, which holds the zero point of its scores.
 
     Raises:
         UserError: the files do not read back as what was written.
     """
-    generation = with_stop_tokens(model, tokenizer)
+    base = model.get_base_model() if is_adapted(model) else model
+    generation = None if has_score_head(base) else with_stop_tokens(model, tokenizer)
     with quiet_libraries():
-        save_tokenizer(tokenizer, folder)
+        if tokenizer is not None:
+            save_tokenizer(tokenizer, folder)
         if is_adapted(model):
             # Left to itself peft would ask the hub whether the embedding was resized: a run may not hang on that.
-            model.save_pretrained(str(folder), save_embedding_layers=False)
+            # Of its adapters the trained one alone: another may stand beside it as the reference (`dpo/reference.py`).
+            trained = [model.active_adapter]
+            model.save_pretrained(str(folder), save_embedding_layers=False, selected_adapters=trained)
             (folder / "README.md").unlink()  # peft's empty form
-            generation.save_pretrained(str(folder))
+            (base.config if generation is None else generation).save_pretrained(str(folder))
         else:
-            model.generation_config = generation
+            if generation is not None:
+                model.generation_config = generation
             model.save_pretrained(str(folder))
     check_written(folder, adapter_tensors(model) if is_adapted(model) else model.state_dict())
 
@@ -139,7 +147,8 @@ def unadapted_base(model: PeftModel) -> PreTrainedModel:
         # Four bits are for training: the adapter is added to the weights they were made from.
         name = model.active_peft_config.base_model_name_or_path
         source = find_model(name)
-        return load_weights(source, load_architecture(source, False), ModelConfig(name=name), "cpu")
+        whole = load_weights(source, load_architecture(source, False), ModelConfig(name=name), "cpu")
+        return with_score_head(whole) if has_score_head(base) and not has_score_head(whole) else whole
     # A layer with an adapter keeps its own weight as base_layer; one that is trained beside it, as original_module.
     own = {
         name.replace(".base_layer", "").replace(".original_module", ""): tensor.to("cpu", torch.float32, copy=True)
@@ -148,7 +157,8 @@ def unadapted_base(model: PeftModel) -> PreTrainedModel:
     }
     config = copy.deepcopy(base.config)
     fresh: PreTrainedModel = type(base).from_pretrained(None, config=config, state_dict=own, dtype=torch.float32)
-    fresh.generation_config = copy.deepcopy(base.generation_config)
+    if not has_score_head(base):
+        fresh.generation_config = copy.deepcopy(base.generation_config)
     return fresh
 
 
