@@ -72,7 +72,7 @@ class RewardModel(nn.Module):
         shared: torch.Tensor | None = None,
         is_flat: bool = False,
     ) -> torch.Tensor:
-        """Scores (S,) before centring, of right-padded rows (S, T); for `shared` and `is_flat` see `hidden_states_at`."""
+        """Scores (S,) before centring, of right-padded rows (S, T); `shared`, `is_flat`: see `hidden_states_at`."""
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)
         is_last = positions == lengths[:, None] - 1  # (S, T): one in each row
         base = self.get_base_model()

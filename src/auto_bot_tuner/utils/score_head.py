@@ -50,7 +50,7 @@ def with_score_head(causal: Any) -> PreTrainedModel:
 
     config, name = causal.config, causal.name_or_path
     refusal = UserError(
-        f"{name} cannot be made a reward model, transformers has no {config.model_type} model with a linear score head: "
+        f"{name} cannot be made a reward model, as transformers has no {config.model_type} with a linear score head: "
         "choose another architecture (GPT-2, Llama, Qwen, Mistral, Gemma …)"
     )
     config.num_labels = 1
