@@ -14,7 +14,7 @@ from tests.training_runs import STOP, VOCABULARY, small_model
 
 
 class Pairs:
-    """Prompts of 3 to 11 tokens, each with answers of 2 to 15 that end with the stop token; only answers are trained."""
+    """Prompts of 3 to 11 tokens, each with answers of 2 to 15 that end with the stop token and alone are trained."""
 
     def __init__(self, count: int = 22, seed: int = 3, sides: int = 2) -> None:
         generator = torch.Generator().manual_seed(seed)

@@ -12,7 +12,6 @@ What to look at: `reward_margin` and `accuracy` should rise, from 0 and one half
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,6 +40,7 @@ from auto_bot_tuner.training.loop import Trainer
 __all__ = ["DPOConfig", "DPOTrainer"]
 
 Metrics = dict[str, torch.Tensor]
+NEED_BOTH = ("chosen_rewards", "rejected_rewards", "reward_margin", "chosen_logprobs", "rejected_logprobs")
 
 
 class DPOTrainer(Trainer):
@@ -199,9 +199,11 @@ class DPOTrainer(Trainer):
             good = means.pop("desirable")
             for side, share in (("chosen", good), ("rejected", 1 - good)):
                 for name in (f"{side}_rewards", f"{side}_logprobs"):
-                    means[name] = means[name] / share if share else math.nan  # there was none of this side
+                    means[name] = means[name] / share if share else 0.0
             means["reward_margin"] = means["chosen_rewards"] - means["rejected_rewards"]
-        return {name: value for name, value in means.items() if not math.isnan(value)}
+            for name in NEED_BOTH if good in (0, 1) else ():
+                del means[name]  # without good or without bad answers there is nothing to compare
+        return means
 
     # ---- KTO's reference point ----
 
