@@ -23,6 +23,8 @@ class Verb(NamedTuple):
 
 VERBS = {
     "train-sft": Verb("train_sft", "Supervised fine-tuning: a base model learns to answer by imitating answers."),
+    "train-reward": Verb("train_reward", "Reward model: learns to score answers from people's comparisons."),
+    "train-dpo": Verb("train_dpo", "Direct preference optimisation (DPO) and its family, from comparisons."),
     "train-config": Verb("train_config", "Train as a YAML file says; flags win over the file."),
     "inspect": Verb("inspect_data", "Look at the data token by token, as the trainer gets it."),
     "chat": Verb("chat", "Talk with a model."),

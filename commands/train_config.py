@@ -16,7 +16,7 @@ from auto_bot_tuner.utils.errors import UsageError
 from auto_bot_tuner.utils.run_config import load_run_config, training_class
 from commands.training import RunArguments, flags_before, preset_path, under_flags
 
-RECIPES = {"sft": "commands.train_sft"}
+RECIPES = {"sft": "commands.train_sft", "reward": "commands.train_reward", "dpo": "commands.train_dpo"}
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -25,7 +25,7 @@ class Arguments(RunArguments):
 
     # The config file, e.g. configs/sft_gpt2_quick.yaml. With --help: show that file's values as the defaults.
     path: tyro.conf.Positional[str]
-    # The method, where the file does not name one: sft. Without either, the file's name begins with it.
+    # The method, where the file does not name one: sft, reward or dpo. Without either, the file's name begins with it.
     type: str = ""
     # The method that was found.
     method: Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress] = "sft"

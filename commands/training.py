@@ -105,6 +105,21 @@ def preset_layers(arguments_class: type[Arguments], argv: Sequence[str]) -> Argu
     )
 
 
+def refuse_sft_settings(dataset: DatasetConfig, method: str) -> None:
+    """Preference rows are recognised by themselves, and their prompts are never trained: say so, do not ignore it.
+
+    Raises:
+        UsageError: a setting is given that this method does not read.
+    """
+    if dataset.format_type != "auto":
+        raise UsageError(
+            f"format_type {dataset.format_type} is for SFT: {method} take preference rows, which are "
+            "recognised by themselves (auto)"
+        )
+    if dataset.train_on_prompt:
+        raise UsageError(f"train_on_prompt is for SFT: {method} compare answers to one prompt, so leave it out")
+
+
 def carry_out(trainer: Trainer, dry_run: bool, use: str, shown: Sequence[str] = ("loss",)) -> None:
     """The end of every recipe: say what was understood, train, say what came of it. A dry run says the first.
 

@@ -30,7 +30,7 @@ class Entry:
 
 
 ENTRIES = (
-    Entry("See the whole pipeline on the bundled tiny model (2 minutes, offline)", "demo"),
+    Entry("See the whole pipeline on the bundled tiny model (5 minutes, offline)", "demo"),
     Entry(
         "Fine-tune a model (SFT), a quick look",
         "train-sft",
@@ -42,6 +42,18 @@ ENTRIES = (
         "train-sft",
         ("--preset", "standard"),
         ("--model", "--dataset", "--lora", "--epochs", "--learning-rate", "--output-dir"),
+    ),
+    Entry(
+        "Train a reward model on people's comparisons",
+        "train-reward",
+        ("--preset", "quick"),
+        ("--model", "--dataset", "--lora", "--output-dir"),
+    ),
+    Entry(
+        "Prefer the better answers (DPO)",
+        "train-dpo",
+        ("--preset", "quick"),
+        ("--model", "--dataset", "--lora", "--beta", "--output-dir"),
     ),
     Entry("Look at the data token by token", "inspect", (), ("--model", "--dataset")),
     Entry("Talk with a model", "chat", (), ("model",)),

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from auto_bot_tuner.rlhf import create_reward_model_from_pretrained
 from auto_bot_tuner.utils.errors import UserError
-from commands import demo
+from commands import demo, demo_results
 from tests.models import gpt2_tokenizer, tiny_model
 
 
@@ -20,34 +21,50 @@ def random_stages(monkeypatch, tmp_path):
         folder = tmp_path / name
         tiny_model("gpt2", seed).save_pretrained(folder)
         gpt2_tokenizer().save_pretrained(folder)
-        return demo.Stage(name, lambda arguments: str(folder), f"look at {name}.", "README.md")
+        return demo.Stage(name, lambda arguments, models: str(folder), f"look at {name}.", "README.md")
 
-    monkeypatch.setattr(demo, "STAGES", (saved("base", 0), saved("sft", 1)))
-    monkeypatch.setattr(demo, "held_out_rows", lambda quick: ROWS)
-    monkeypatch.setattr(demo, "MAX_NEW_TOKENS", 4)
+    def scoring(arguments: demo.Arguments, models: demo.Models) -> str:
+        reward_model = create_reward_model_from_pretrained(models["sft"])
+        reward_model.save_pretrained(tmp_path / "reward", gpt2_tokenizer())
+        return str(tmp_path / "reward")
+
+    reward = demo.Stage("reward", scoring, "look at reward.", "README.md", answers=False)
+    monkeypatch.setattr(demo, "STAGES", (saved("base", 0), saved("sft", 1), reward, saved("dpo", 1)))
+    monkeypatch.setattr(demo, "held_out_rows", lambda dataset, quick: ROWS if "instructions" in dataset else PAIRS)
+    monkeypatch.setattr(demo_results, "MAX_NEW_TOKENS", 4)
 
 
 ROWS = [
     {"task": "sum", "key": f"{i}+1", "instruction": f"What is {i} plus 1?", "input": "", "output": f"{i + 1}."}
     for i in range(6)
 ]
+PAIRS = [{"prompt": row["instruction"], "chosen": row["output"], "rejected": "No.", "category": "odd"} for row in ROWS]
 
 
-def test_the_json_holds_each_stage_with_shares_between_0_and_1(random_stages, tmp_path, capsys):
+def test_the_json_holds_each_stage_with_the_figures_that_it_has(random_stages, tmp_path, capsys):
     path = tmp_path / "new" / "table.json"
     demo.run(demo.Arguments(json=str(path)))
-    stages = json.loads(path.read_text())["stages"]
-    assert [stage["name"] for stage in stages] == ["base", "sft"]
-    for stage in stages:
+    stages = {stage["name"]: stage for stage in json.loads(path.read_text())["stages"]}
+    assert list(stages) == ["base", "sft", "reward", "dpo"]
+    answering = [stage for name, stage in stages.items() if name != "reward"]
+    for stage in answering:
         assert 0 <= stage["accuracy"] <= 1 and 0 <= stage["ended"] <= 1 and stage["seconds"] >= 0
         assert stage["prompts"] == len(ROWS)
+        assert -2 <= stage["gold"] <= 1.5 and isinstance(stage["reward"], float)
+    # What is the same model as SFT's answers the same, ties with it, and has not moved.
+    assert stages["dpo"]["gold"] == stages["sft"]["gold"] and stages["dpo"]["reward"] == stages["sft"]["reward"]
+    assert stages["dpo"]["win_rate"] == stages["dpo"]["win_rate_sampled"] == 0.5
+    assert stages["dpo"]["kl"] == pytest.approx(0, abs=1e-4)
+    assert "kl" not in stages["base"] and "win_rate" not in stages["sft"]
+    assert "accuracy" not in stages["reward"] and stages["reward"]["pairs"].keys() == {"all", "odd", "length alone"}
+    assert stages["reward"]["pairs"]["length alone"] == 0.0  # "No." is always the longer one
     printed = capsys.readouterr().out
     assert "6 held-out prompts" in printed and "look at sft. Read README.md" in printed
-    assert "What is 0 plus 1?" in printed
+    assert "What is 0 plus 1?" in printed and "not significant: 0 wins, 6 ties, 0 losses" in " ".join(printed.split())
 
 
 def test_a_file_that_cannot_be_written_is_known_before_the_work(random_stages, tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "measure", lambda *_: pytest.fail("worked first"))
+    monkeypatch.setattr(demo, "measure_answers", lambda *_: pytest.fail("worked first"))
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "table.json", tmp_path):
         with pytest.raises(UserError, match="cannot write"):
@@ -58,7 +75,7 @@ def test_an_earlier_table_survives_a_demo_that_fails(random_stages, tmp_path, mo
     def fails(*_):
         raise UserError("no model")
 
-    monkeypatch.setattr(demo, "measure", fails)
+    monkeypatch.setattr(demo, "measure_answers", fails)
     path = tmp_path / "table.json"
     path.write_text("an earlier table")
     with pytest.raises(UserError, match="no model"):
@@ -70,7 +87,7 @@ def test_an_earlier_table_survives_a_demo_that_fails(random_stages, tmp_path, mo
 
 
 def test_held_out_rows_are_the_test_split_and_the_quick_ones_have_every_task():
-    rows, some = demo.held_out_rows(quick=False), demo.held_out_rows(quick=True)
+    rows, some = (demo.held_out_rows("tiny-instructions", quick) for quick in (False, True))
     assert len(rows) >= 400 and 90 <= len(some) <= 110
     assert {row["task"] for row in some} == {row["task"] for row in rows}
 
@@ -85,6 +102,10 @@ def test_every_stage_names_a_file_that_exists():
 def test_the_whole_demo_teaches_the_tiny_model_to_answer_and_to_stop(tmp_path):
     path = tmp_path / "table.json"
     demo.run(demo.Arguments(json=str(path), output_dir=str(tmp_path / "demo")))
-    base, sft = json.loads(path.read_text())["stages"]
+    base, sft, reward, dpo = json.loads(path.read_text())["stages"]
     assert base["accuracy"] < 0.05
     assert sft["accuracy"] > 0.75 and sft["ended"] >= 0.98
+    assert reward["pairs"]["all"] >= 0.85 and reward["pairs"]["length alone"] <= 0.6
+    assert dpo["win_rate"] >= 0.85 and dpo["win_rate_sampled"] >= 0.65
+    assert dpo["accuracy"] >= sft["accuracy"] - 0.03
+    assert dpo["gold"] > sft["gold"] and dpo["reward"] > sft["reward"]

@@ -3,8 +3,8 @@ r"""How far has a policy moved from its reference? The KL divergence of what it 
     $$ KL(\pi \,\|\, \pi_{ref}) = E_{y \sim \pi} [\log \pi(y \mid x) - \log \pi_{ref}(y \mid x)] $$
 
 The policy writes, both models read it (the estimator k1 of Schulman's note "Approximating KL divergence"). A mean over
-samples: single responses may well be negative. Four nats: the policy finds its own words e^4, some 55 times likelier than
-its reference does.
+samples: single responses may well be negative. Four nats: the policy finds its own words e^4, some 55 times likelier
+than its reference does.
 """
 
 from __future__ import annotations

@@ -25,7 +25,11 @@ from auto_bot_tuner.utils.settings import in_one_line, nearest, settings_of
 from auto_bot_tuner.utils.strict_yaml import read_yaml
 
 # Each method's training section. A name here is what `method:` may say, and how the names of config files begin.
-TRAINING_CLASSES = {"sft": "auto_bot_tuner.sft.config:SFTConfig"}
+TRAINING_CLASSES = {
+    "sft": "auto_bot_tuner.sft.config:SFTConfig",
+    "reward": "auto_bot_tuner.rlhf.config:RewardModelConfig",
+    "dpo": "auto_bot_tuner.dpo.config:DPOConfig",
+}
 SECTIONS = ("model", "dataset", "training")
 
 
@@ -33,7 +37,7 @@ SECTIONS = ("model", "dataset", "training")
 class RunConfig:
     """All that one training run is made of."""
 
-    # What is trained by: sft. Each method's command sets it.
+    # What is trained by: sft, reward or dpo. Each method's command sets it.
     method: Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress]
     # The model and its adapters.
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -1,0 +1,205 @@
+"""What the demo measures of each stage, and its tables.
+
+Truth is computable in the bundled world, so beside each learned number stands the true one: the reward model's score
+beside the gold score, the win rate beside the accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from auto_bot_tuner.evaluation.accuracy import AccuracyReport
+    from auto_bot_tuner.evaluation.intervals import Share
+    from auto_bot_tuner.evaluation.win_rates import WinRate
+
+Row = dict[str, Any]
+
+SAMPLES = 5
+MAX_NEW_TOKENS = 64  # longer than any answer of this world
+TEMPERATURES = {"greedy": 0.0, "temperature 1": 1.0}
+START = "sft"  # what later stages start from and are compared with
+
+
+@dataclass
+class Result:
+    """What a stage came to. A figure that the stage does not have stays None."""
+
+    name: str
+    seconds: float  # of making it
+    report: AccuracyReport | None = None  # of its greedy answers
+    gold: dict[str, list[float]] = field(default_factory=dict)  # greedy, temperature 1 → gold score of each answer
+    wins: dict[str, WinRate] = field(default_factory=dict)  # by gold score, over the SFT model
+    kl: float | None = None  # from the SFT model, nats a response
+    reward: float | None = None  # mean learned score of its greedy answers
+    pairs: dict[str, Share] = field(default_factory=dict)  # kind of pair → ranked right, of a stage that scores
+
+    def as_json(self) -> dict[str, Any]:
+        figures: dict[str, Any] = {"name": self.name, "seconds": round(self.seconds, 1)}
+        if self.report is not None:
+            figures |= {
+                "accuracy": self.report.overall.value,
+                "ended": self.report.ended.value,
+                "prompts": self.report.overall.n,
+                "gold": fmean(self.gold["greedy"]),
+                "gold_sampled": fmean(self.gold["temperature 1"]),
+                "tasks": {task: share.value for task, share in self.report.by_task.items()},
+            }
+        if self.wins:
+            figures |= {"win_rate": self.wins["greedy"].rate, "win_rate_sampled": self.wins["temperature 1"].rate}
+        figures |= {name: value for name, value in (("kl", self.kl), ("reward", self.reward)) if value is not None}
+        if self.pairs:
+            figures["pairs"] = {kind: share.value for kind, share in self.pairs.items()}
+        return figures
+
+
+def measure_answers(result: Result, models: Mapping[str, str], rows: list[Row], earlier: list[Result]) -> None:
+    """Ask the stage's model every held-out question, greedily and at temperature 1; the gold scorer judges."""
+    from auto_bot_tuner.assets.gold import gold_score, is_correct
+    from auto_bot_tuner.evaluation import GenerationConfig
+    from auto_bot_tuner.evaluation.accuracy import evaluate_accuracy
+    from auto_bot_tuner.evaluation.divergence import mean_kl
+    from auto_bot_tuner.evaluation.win_rates import outcomes_of_scores, win_rate
+    from auto_bot_tuner.utils.model_loading import load_model_and_tokenizer
+
+    model, tokenizer, _ = load_model_and_tokenizer(models[result.name], frozen=True)
+    start = next((other for other in earlier if other.name == START), None)
+    for how, temperature in TEMPERATURES.items():
+        config = GenerationConfig(max_new_tokens=MAX_NEW_TOKENS, temperature=temperature)
+        report = evaluate_accuracy(model, tokenizer, rows, is_correct, config)
+        result.report = result.report or report  # the greedy one comes first
+        scores = [gold_score(row, said.text, said.ended) for row, said in zip(rows, report.responses, strict=True)]
+        result.gold[how] = scores
+        if start is not None:
+            result.wins[how] = win_rate(outcomes_of_scores(scores, start.gold[how]))
+    if start is not None:
+        reference, _, _ = load_model_and_tokenizer(models[START], frozen=True)
+        result.kl = mean_kl(reference, tokenizer, conversations(report.prompts), report.responses)
+
+
+def measure_scores(result: Result, models: Mapping[str, str], pairs: list[Row]) -> None:
+    """Let the reward model rank held-out pairs."""
+    from auto_bot_tuner.evaluation.intervals import share_won
+    from auto_bot_tuner.rlhf.reward_model import load_reward_model
+    from auto_bot_tuner.rlhf.scoring import score_responses
+
+    model, tokenizer, _ = load_reward_model(models[result.name])
+    asked = conversations([pair["prompt"] for pair in pairs])
+    chosen, rejected = (
+        score_responses(model, tokenizer, asked, [pair[side] for pair in pairs]) for side in ("chosen", "rejected")
+    )
+    kinds: dict[str, list[float]] = {"all": []}
+    for pair, better, worse in zip(pairs, chosen, rejected, strict=True):
+        for kind in ("all", pair["category"]):
+            kinds.setdefault(kind, []).append(better - worse)
+    result.pairs = {kind: share_won(margins) for kind, margins in kinds.items()}
+    result.pairs["length alone"] = share_won([len(pair["chosen"]) - len(pair["rejected"]) for pair in pairs])
+
+
+def reward_of_answers(results: list[Result], models: Mapping[str, str]) -> None:
+    """The learned score of every stage's answers, as soon as there is a reward model."""
+    if "reward" not in models:
+        return
+    from auto_bot_tuner.rlhf.reward_model import load_reward_model
+    from auto_bot_tuner.rlhf.scoring import score_responses
+
+    model, tokenizer, _ = load_reward_model(models["reward"])
+    for result in results:
+        if result.report is not None and result.reward is None:
+            said = result.report.responses
+            texts, ended = [response.text for response in said], [response.ended for response in said]
+            asked = conversations(result.report.prompts)
+            result.reward = fmean(score_responses(model, tokenizer, asked, texts, ended=ended))
+
+
+def conversations(prompts: Sequence[str]) -> list[list[dict[str, str]]]:
+    return [[{"role": "user", "content": prompt}] for prompt in prompts]
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def show(results: list[Result], words: Mapping[str, str], rows: list[Row]) -> None:
+    """The tables of stages, pairs and tasks, and the same questions answered by each stage."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    answering = [(result, result.report) for result in results if result.report is not None]
+    console.print(stage_table(answering), *pair_tables(results), task_table(answering), sep="\n")
+    for result in results:
+        console.print(Text(f"{result.name}: {words[result.name]}"))
+        for how, won in result.wins.items():
+            console.print(Text(f"  against {START}, {how}: {won}"))
+    for i in some_of_each_kind(rows):
+        console.print(Text("\n" + " ".join(answering[0][1].prompts[i].split()), style="bold"))
+        for result, report in answering:
+            answer, mark = report.responses[i], "✓" if report.correct[i] else "✗"
+            text = " ".join(answer.text.split()) + ("" if answer.ended else " …")
+            console.print(
+                Text(f"  {result.name:5} {mark} {text}", style="green" if mark == "✓" else ""),
+                no_wrap=True,
+                overflow="ellipsis",
+            )
+
+
+def some_of_each_kind(rows: list[Row]) -> list[int]:
+    """The first row of every few tasks, so that the samples differ in kind."""
+    first = {row["task"]: i for i, row in reversed(list(enumerate(rows)))}
+    tasks = sorted(first)
+    return [first[task] for task in tasks[:: max(1, len(tasks) // SAMPLES)]]
+
+
+def stage_table(answering: list[tuple[Result, AccuracyReport]]) -> Table:
+    from rich.table import Table
+
+    prompts = answering[0][1].overall.n
+    table = Table("stage", title=f"{prompts} held-out prompts")
+    for column in ("accuracy", "95 %", "ended", "gold", "gold, T=1", "reward", "KL", "seconds"):
+        table.add_column(column, justify="right")
+    for result, report in answering:
+        low, high = report.overall.interval
+        table.add_row(
+            result.name,
+            f"{report.overall.value:.1%}",
+            f"{low:.0%}–{high:.0%}",
+            f"{report.ended.value:.0%}",
+            *(f"{fmean(result.gold[how]):.2f}" for how in TEMPERATURES),
+            *("" if value is None else f"{value:.2f}" for value in (result.reward, result.kl)),
+            f"{result.seconds:.0f}",
+        )
+    return table
+
+
+def pair_tables(results: list[Result]) -> list[Table]:
+    from rich.table import Table
+
+    tables = []
+    for result in results:
+        if not result.pairs:
+            continue
+        table = Table("kind of pair", title=f"{result.name}: held-out pairs ranked right ({result.seconds:.0f} s)")
+        for column in ("pairs", "right", "95 %"):
+            table.add_column(column, justify="right")
+        for kind, share in result.pairs.items():
+            low, high = share.interval
+            table.add_row(kind, str(share.n), f"{share.value:.1%}", f"{low:.0%}–{high:.0%}")
+        tables.append(table)
+    return tables
+
+
+def task_table(answering: list[tuple[Result, AccuracyReport]]) -> Table:
+    from rich.table import Table
+
+    table = Table("task", title="accuracy by task, greedy answers")
+    table.add_column("prompts", justify="right")
+    for result, _ in answering:
+        table.add_column(result.name, justify="right")
+    for task, share in answering[0][1].by_task.items():
+        table.add_row(task, str(share.n), *(f"{report.by_task[task].value:.0%}" for _, report in answering))
+    return table
