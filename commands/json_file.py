@@ -11,7 +11,7 @@ from typing import Any
 from auto_bot_tuner.utils.errors import UsageError, UserError
 
 
-def check_writable(name: str) -> None:
+def check_writable(name: str, flag: str = "--json") -> None:
     """Known before the work, not after it; nothing is created or emptied by looking. No name: nothing to check.
 
     Raises:
@@ -23,7 +23,7 @@ def check_writable(name: str) -> None:
     there = next(str(part) for part in (path, *path.parents) if os.path.lexists(part))
     is_sound = os.path.isfile(there) if there == str(path) else os.path.isdir(there)
     if not is_sound or not os.access(there, os.W_OK):
-        raise UsageError(f"cannot write --json {name}: name a file in a folder that you may write to")
+        raise UsageError(f"cannot write {flag} {name}: name a file in a folder that you may write to")
 
 
 def write_json(name: str, record: Mapping[str, Any]) -> None:

@@ -1,4 +1,5 @@
-"""Measure a model: `evaluate perplexity | generation | accuracy`. A table for people, `--json FILE` for programs.
+"""Measure a model: `evaluate perplexity | generation | accuracy | compare | reward | winrate`. A table for people,
+`--json FILE` for programs.
 
 The hub and the model are touched only after the rows have been read and understood: wrong data is found in a second.
 Each module here is a measurement: the class of its flags, and `measure`, which prints and returns the numbers.
@@ -12,23 +13,32 @@ from typing import Annotated, Any
 
 import tyro
 
-from commands.evaluate import accuracy, generation, perplexity
+from commands.evaluate import accuracy, compare, generation, perplexity, reward, winrate
 from commands.evaluate.accuracy import AccuracyArguments
 from commands.evaluate.arguments import ModelArguments
+from commands.evaluate.compare import CompareArguments
 from commands.evaluate.generation import GenerationArguments
 from commands.evaluate.perplexity import PerplexityArguments
+from commands.evaluate.reward import RewardArguments
+from commands.evaluate.winrate import WinrateArguments
 from commands.json_file import check_writable, write_json
 
 Arguments = (
     Annotated[PerplexityArguments, tyro.conf.subcommand("perplexity")]
     | Annotated[GenerationArguments, tyro.conf.subcommand("generation")]
     | Annotated[AccuracyArguments, tyro.conf.subcommand("accuracy")]
+    | Annotated[CompareArguments, tyro.conf.subcommand("compare")]
+    | Annotated[RewardArguments, tyro.conf.subcommand("reward")]
+    | Annotated[WinrateArguments, tyro.conf.subcommand("winrate")]
 )
 
 MEASURES: dict[type, Callable[[Any], dict[str, Any]]] = {
     PerplexityArguments: perplexity.measure,
     GenerationArguments: generation.measure,
     AccuracyArguments: accuracy.measure,
+    CompareArguments: compare.measure,
+    RewardArguments: reward.measure,
+    WinrateArguments: winrate.measure,
 }
 
 

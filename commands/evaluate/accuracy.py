@@ -50,11 +50,5 @@ def measure(arguments: AccuracyArguments) -> dict[str, Any]:
         name: {"share": share.value, "correct": share.k, "prompts": share.n, "interval_95": list(share.interval)}
         for name, share in shares.items()
     }
-    table(
-        f"Accuracy of {arguments.model} on {arguments.dataset}",
-        {
-            name: f"{share.value:6.1%}  {share.k}/{share.n}  [{share.interval[0]:.1%}, {share.interval[1]:.1%}]"
-            for name, share in shares.items()
-        },
-    )
+    table(f"Accuracy of {arguments.model} on {arguments.dataset}", shares)
     return {"accuracy": report.overall.value, "ended": report.ended.value, "by_task": numbers}

@@ -14,13 +14,19 @@ HELD_OUT_SPLITS = ("test", "validation", "valid", "dev", "train")
 
 def load(arguments: RowArguments) -> Any:
     """The rows to measure on."""
-    from auto_bot_tuner.data.sources import load_split, load_splits, sampled
+    from auto_bot_tuner.data.sources import load_split, sampled
 
-    split = arguments.split
-    if not split:
-        there = load_splits(arguments.dataset, arguments.subset)
-        split = next((name for name in HELD_OUT_SPLITS if name in there), next(iter(there)))
-    return sampled(load_split(arguments.dataset, split, arguments.subset), arguments.max_samples)
+    return sampled(load_split(arguments.dataset, split_of(arguments), arguments.subset), arguments.max_samples)
+
+
+def split_of(arguments: RowArguments) -> str:
+    """The split that is measured: the one that was asked for, else the best one for it that the data has."""
+    from auto_bot_tuner.data.sources import load_splits
+
+    if arguments.split:
+        return arguments.split
+    there = load_splits(arguments.dataset, arguments.subset)
+    return next((name for name in HELD_OUT_SPLITS if name in there), next(iter(there)))
 
 
 def understood(rows: Any) -> list[dict[str, Any]]:

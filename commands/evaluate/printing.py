@@ -13,19 +13,20 @@ def table(title: str, values: Mapping[str, Any]) -> None:
     columns(title, [], [(name, value) for name, value in values.items()])
 
 
-def columns(title: str, heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table whose first column is names and whose others are values; without `heads` it has no header."""
+def columns(title: str, heads: Sequence[str], rows: Sequence[Sequence[Any] | None]) -> None:
+    """A table whose first column is names and whose others are values, under `heads`; None draws a rule."""
     from rich.console import Console
     from rich.table import Table
 
     print(title)
-    grid = Table(*(["", *heads] if heads else []), show_header=bool(heads))
-    for i in range(0 if heads else len(rows[0])):
-        grid.add_column(justify="right" if i else "left")
-    for column in grid.columns[1:]:
-        column.justify = "right"
+    grid = Table(show_header=bool(heads))
+    for i, head in enumerate(heads or [""] * len(rows[0] or [])):
+        grid.add_column(head, justify="right" if i else "left")
     for row in rows:
-        grid.add_row(*(f"{cell:,.4f}" if isinstance(cell, float) else str(cell) for cell in row))
+        if row is None:
+            grid.add_section()
+        else:
+            grid.add_row(*(f"{cell:,.4f}" if isinstance(cell, float) else str(cell) for cell in row))
     Console().print(grid)
 
 

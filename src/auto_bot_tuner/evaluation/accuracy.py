@@ -1,12 +1,4 @@
-r"""How many answers are right, task by task, and how sure can one be of the number?
-
-A share of k right answers out of n prompts is an estimate. The Wilson interval (1927) holds the true share with 95 %
-probability, for small n and shares near 0 or 1 as well, where the textbook p ± 1.96 sqrt(p(1-p)/n) leaves [0, 1]:
-
-    (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n),   z = 1.96
-
-Two models whose intervals overlap widely have not been told apart: ask more prompts.
-"""
+"""How many answers are right, task by task. How sure one can be of the number: `intervals.py`."""
 
 from __future__ import annotations
 
@@ -16,36 +8,12 @@ from typing import Any
 
 from auto_bot_tuner.evaluation.config import GenerationConfig
 from auto_bot_tuner.evaluation.generation import Response, respond
+from auto_bot_tuner.evaluation.intervals import Share
 from auto_bot_tuner.evaluation.reference import Row, exact_match, question_and_answer
 from auto_bot_tuner.utils.errors import UserError
 
 # Does the response answer the row?
 Scorer = Callable[[Any, str], bool]
-
-Z_95 = 1.96
-
-
-@dataclass(frozen=True)
-class Share:
-    """k of n, with its 95 % Wilson interval."""
-
-    k: int
-    n: int
-
-    @property
-    def value(self) -> float:
-        return self.k / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """
-        >>> [round(bound, 3) for bound in Share(0, 10).interval]
-        [0.0, 0.278]
-        """
-        p, shrink = self.value, 1 + Z_95**2 / self.n
-        centre = (p + Z_95**2 / (2 * self.n)) / shrink
-        half = Z_95 * (p * (1 - p) / self.n + Z_95**2 / (4 * self.n**2)) ** 0.5 / shrink
-        return max(0.0, centre - half), min(1.0, centre + half)
 
 
 @dataclass(frozen=True)

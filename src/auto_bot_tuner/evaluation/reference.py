@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from auto_bot_tuner.data.formats import canonical, recognise
+from auto_bot_tuner.data.preferences import read_preference, recognise_preference
 from auto_bot_tuner.utils.errors import UserError
 
 Row = Mapping[str, Any]
@@ -43,6 +44,8 @@ def question_and_answer(row: Row, where: str) -> tuple[list[dict[str, str]], str
 def question(row: Row, where: str) -> list[dict[str, str]]:
     """The conversation that is to be answered: a row need not hold an answer, and one that it holds is left out."""
     if isinstance(row, Mapping) and recognise(row) in (None, "text"):
+        if recognise_preference(row) and (asked := read_preference(row, where)[1].prompt):
+            return asked
         if isinstance(asked := row.get("prompt", row.get("question")), str):
             return [{"role": "user", "content": asked}]
         if "prompt" in row:
