@@ -59,6 +59,7 @@ def check_group(dataset: ResponseGroups, index: int) -> Group:
         assert (labels != -100).any()
         assert ids.dtype == labels.dtype == torch.long
         assert len(ids) <= dataset.summary.max_length
+    assert dataset.trained_tokens[index] == sum(int((labels != -100).sum()) for labels in group.labels)
     assert dataset.lengths[index] == shared + sum(len(ids) - shared for ids in group.input_ids)
     return group
 
@@ -280,7 +281,9 @@ def test_unpaired_rows_and_pairs_as_good_and_bad(gpt2_tokenizer: Any) -> None:
 
 def test_identical_responses_of_a_ranking_are_left_out(gpt2_tokenizer: Any) -> None:
     row = {"prompt": "Hi", "responses": ["a", "b", "a", None], "ranks": [1, 2, 3, 4]}
-    assert texts(PreferenceDataset([row], gpt2_tokenizer)) == ["a b", "b a"]
+    pairs = PreferenceDataset([row], gpt2_tokenizer)
+    assert texts(pairs) == ["a b", "b a"]
+    assert pairs.summary.drop_reasons == {}  # of the row much is left
     assert texts(RewardModelDataset([row], gpt2_tokenizer, kind="rankings")) == ["a b"]
 
 

@@ -206,6 +206,7 @@ def test_labels(value: Any, label: bool) -> None:
         ({"chosen": None, "rejected": None}, "empty response"),
         ({"chosen": HH, "rejected": HH + " a"}, "empty response"),
         ({"chosen": HH + " a", "rejected": None}, "empty response"),
+        ({"chosen": HH + " a", "rejected": HH.removesuffix("\n\nAssistant:")}, "empty response"),
         ({"prompt": "Hi", "completion": "", "label": True}, "empty response"),
         ({"prompt": "Hi", "responses": ["a", None, ""], "ranks": [1, 2, 3]}, "empty response"),
         ({"prompt": "Hi", "responses": ["a", "a", "a"], "ranks": [1, 2, 3]}, "identical responses"),

@@ -46,6 +46,4 @@ def shared_turns(conversations: list[Conversation]) -> int:
     """
     first, shortest = conversations[0], min(map(len, conversations))
     same = next((i for i in range(shortest) if any(chat[i] != first[i] for chat in conversations)), shortest)
-    # A side that ends here has said nothing more: its last turn is its answer.
-    candidates = range(min(same, shortest - 1), 0, -1)
-    return next((end for end in candidates if first[end - 1]["role"] == "user"), 0)
+    return next((end for end in range(same, 0, -1) if first[end - 1]["role"] == "user"), 0)
