@@ -36,6 +36,9 @@ LARGE = 1_000_000  # bytes from which the hub sends a file from elsewhere (git L
 WORDS = ("red", "green", "blue", "old", "new", "small", "large", "round", "quiet", "warm", "cold", "bright")
 
 
+HH_SIDES = {"chosen": "It reminds me of the sea.", "rejected": "I will not say."}
+
+
 @dataclass
 class Repository:
     """One model or data set: a folder, seen as one commit."""
@@ -219,11 +222,12 @@ def serve(hub: Hub, port: int = 0) -> Iterator[Hub]:
 
 
 def make_hub(folder: Path) -> Hub:
-    """`gpt2`, `yahma/alpaca-cleaned`, and a gated model."""
+    """`gpt2`, `yahma/alpaca-cleaned`, `Anthropic/hh-rlhf`, and a gated model."""
     hub = Hub(moved={"gpt2": "openai-community/gpt2"})
     hub.add(Repository("models", "openai-community/gpt2", make_gpt2(folder / "gpt2")))
     hub.add(Repository("models", "strict/gated-model", folder / "gpt2", is_gated=True))
     hub.add(Repository("datasets", "yahma/alpaca-cleaned", make_alpaca(folder / "alpaca")))
+    hub.add(Repository("datasets", "Anthropic/hh-rlhf", make_hh(folder / "hh")))
     return hub
 
 
@@ -265,6 +269,27 @@ def make_alpaca(folder: Path, rows: int = 96) -> Path:
     ]
     (folder / "alpaca_data_cleaned.json").write_text(json.dumps(table, indent=1))
     (folder / "README.md").write_text("---\nlicense: cc-by-4.0\nlanguage: [en]\n---\n# Alpaca, cleaned\n")
+    return folder
+
+
+def make_hh(folder: Path) -> Path:
+    """Anthropic/hh-rlhf in small: several folders of gzipped JSON lines by split, and one that belongs to no split."""
+    import gzip
+
+    for part in ("harmless-base", "helpful-base"):
+        for split, count in (("train", 40), ("test", 8)):
+            rows = []
+            for i in range(count):
+                asked = f"Do you like the colour {WORDS[i % 3]}, {part} {split} {i}?"
+                before = f"\n\nHuman: {asked}\n\nAssistant: I do.\n\nHuman: Why?"
+                rows.append({side: f"{before}\n\nAssistant: {words}" for side, words in HH_SIDES.items()})
+            path = folder / part / f"{split}.jsonl.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode(), mtime=0))
+    attempts = folder / "red-team-attempts" / "red_team_attempts.jsonl.gz"
+    attempts.parent.mkdir()
+    attempts.write_bytes(gzip.compress(b'{"transcript": "of another shape"}\n', mtime=0))
+    (folder / "README.md").write_text("---\nlicense: mit\ntags: [human-feedback]\n---\n# HH-RLHF\n")
     return folder
 
 

@@ -29,6 +29,17 @@ raw = load_dataset("yahma/alpaca-cleaned", split="train")
 dataset = InstructionDataset(raw, tokenizer, max_length=512, format_type="alpaca")
 """
 
+SPEC_PREFERENCE_PATTERNS = """
+from src.auto_bot_tuner.utils.model_loading import load_model_and_tokenizer
+policy_model, tokenizer, device = load_model_and_tokenizer("gpt2")
+
+from src.auto_bot_tuner.dpo import create_reference_model
+ref_model = create_reference_model(policy_model, device)  # Frozen deep copy
+
+from src.auto_bot_tuner.rlhf import create_reward_model_from_pretrained
+reward_model = create_reward_model_from_pretrained("gpt2", tokenizer)
+"""
+
 DOWNLOAD = "from huggingface_hub import snapshot_download; snapshot_download('gpt2')"
 
 
@@ -73,6 +84,27 @@ print(json.dumps({"base": model.active_peft_config.base_model_name_or_path, "pad
     assert not fetched & {"pytorch_model.bin", "tf_model.h5", "64.tflite", "decoder_model.onnx"}
 
 
+def test_code_patterns_of_preferences_run_as_written(hub: Hub, home: Path) -> None:
+    report = """
+import json, torch
+texts = ["What is red?", "What is red, and what is blue?"]
+batch = tokenizer(texts, padding=True, return_tensors="pt")
+scores = reward_model(batch.input_ids, batch.attention_mask)
+alone = [reward_model(torch.tensor([tokenizer(text).input_ids])).item() for text in texts]
+same = [torch.equal(a, b) and a.data_ptr() != b.data_ptr()
+        for a, b in zip(policy_model.parameters(), ref_model.parameters())]
+print(json.dumps({"copied": all(same), "frozen": not any(p.requires_grad for p in ref_model.parameters()),
+                  "eval": not ref_model.training, "trains": all(p.requires_grad for p in policy_model.parameters()),
+                  "scores": scores.tolist(), "alone": alone,
+                  "reward_trains": any(p.requires_grad for p in reward_model.parameters())}))
+"""
+    done = python("-c", SPEC_PREFERENCE_PATTERNS + report, endpoint=hub.url, home=home)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout.splitlines()[-1])
+    assert all(facts[claim] for claim in ("copied", "frozen", "eval", "trains", "reward_trains"))
+    assert facts["scores"] == pytest.approx(facts["alone"], abs=1e-5)  # one number each, whatever the batch mate
+
+
 def run_commands(commands: list[str], endpoint: str, home: Path, cwd: Path) -> list[tuple[int, str]]:
     """(exit code, stderr) of each `python main.py COMMAND`, in one process: importing torch takes most of a run."""
     script = f"""
@@ -108,6 +140,24 @@ def test_commands_run_as_written(hub: Hub, home: Path, tmp_path: Path) -> None:
     logs = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in runs]
     losses = [[line["loss"] for line in log if "loss" in line] for log in logs]
     assert losses[0] and losses[0] == losses[1]  # flags and YAML are the same run
+
+
+def test_preference_commands_run_on_the_hub_s_transcripts(hub: Hub, home: Path, tmp_path: Path) -> None:
+    commands = [
+        "train-reward --model gpt2 --dataset Anthropic/hh-rlhf --preset quick",
+        "train-dpo --model gpt2 --dataset Anthropic/hh-rlhf --beta 0.1 --preset quick",
+    ]
+    short = "--max-steps 2 --max-samples 24 --output-dir"
+    runs = [tmp_path / "reward", tmp_path / "dpo"]
+    done = run_commands([f"{c} {short} {run}" for c, run in zip(commands, runs, strict=True)], hub.url, home, ROOT)
+    assert [code for code, _ in done] == [0, 0], done
+    for run in runs:
+        # Both sides' first row asks twice; what is compared is the last answer.
+        log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert any("eval_accuracy" in line for line in log)
+        assert json.loads((run / "final/adapter_config.json").read_text())["base_model_name_or_path"] == "gpt2"
+    losses = [line["loss"] for line in log if "loss" in line]
+    assert losses[0] == pytest.approx(0.6931, abs=1e-4)  # DPO starts where policy and reference agree: ln 2
 
 
 def must_be_one_line(failure: tuple[int, str], *phrases: str) -> None:
