@@ -1,7 +1,7 @@
 """KTO's reference point: how far the policy has moved on answers that belong to other prompts.
 
 The KL divergence of policy and reference would need the policy's own samples. KTO (2402.01306) takes the answers at
-hand instead, each with the prompt of the row before it: on pairings that nobody judged, the log-ratio measures the
+hand instead, each under the prompt of the row after it: on pairings that nobody judged, the log-ratio measures the
 general drift and not what was learnt about the answers.
 """
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from auto_bot_tuner.data.response_groups import Group
+from auto_bot_tuner.evaluation.engine import context_limit
 from auto_bot_tuner.training.batching import collate_groups
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ def drift(trainer: DPOTrainer, dataset: Any, rows: Sequence[int]) -> torch.Tenso
     """Mean log-ratio of policy and reference over the mismatched pairings of these rows, of all processes: a scalar."""
     log_ratios, device = 0.0, trainer.accelerator.device
     if len(rows) > 1:  # a row alone has no other prompt
-        pairings, policy = Mismatched(dataset, rows), trainer.accelerator.unwrap_model(trainer.module)
+        policy = trainer.accelerator.unwrap_model(trainer.module)
+        pairings = Mismatched(dataset, rows, context_limit(trainer.model))
         for cut in trainer.cuts(range(len(rows)), pairings.lengths):
             if cut:
                 batch = collate_groups(pairings, cut).to(device)
@@ -34,12 +36,11 @@ def drift(trainer: DPOTrainer, dataset: Any, rows: Sequence[int]) -> torch.Tenso
 
 
 class Mismatched:
-    """Rows of a data set of single answers, each answer under the prompt of the row before (the first: of the last)."""
+    """Rows of a data set of single answers, each prompt with the answer of the row before (the first: of the last)."""
 
-    def __init__(self, dataset: Any, rows: Sequence[int]) -> None:
+    def __init__(self, dataset: Any, rows: Sequence[int], longest: int | None) -> None:
         groups = [dataset.group(row) for row in rows]
-        longest = max(len(group.input_ids[0]) for group in groups)  # the model has room for so much
-        self.groups = [mismatch(groups[i - 1], groups[i], longest) for i in range(len(groups))]
+        self.groups = [mismatch(groups[i], groups[i - 1], longest) for i in range(len(groups))]
         self.lengths = [len(group.input_ids[0]) for group in self.groups]
 
     def __len__(self) -> int:
@@ -49,8 +50,8 @@ class Mismatched:
         return self.groups[index]
 
 
-def mismatch(prompt_of: Group, answer_of: Group, longest: int) -> Group:
-    """The prompt of one and the answer of the other, cut to `longest` tokens."""
+def mismatch(prompt_of: Group, answer_of: Group, longest: int | None) -> Group:
+    """The prompt of one and the answer of the other, cut to `longest` tokens: each fits into the model by itself."""
     start, own = prompt_of.prompt_length, answer_of.prompt_length
     input_ids = torch.cat([prompt_of.input_ids[0][:start], answer_of.input_ids[0][own:]])[:longest]  # (T,)
     labels = torch.cat([prompt_of.labels[0][:start], answer_of.labels[0][own:]])[:longest]

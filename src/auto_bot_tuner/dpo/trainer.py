@@ -40,7 +40,6 @@ from auto_bot_tuner.training.loop import Trainer
 __all__ = ["DPOConfig", "DPOTrainer"]
 
 Metrics = dict[str, torch.Tensor]
-NEED_BOTH = ("chosen_rewards", "rejected_rewards", "reward_margin", "chosen_logprobs", "rejected_logprobs")
 
 
 class DPOTrainer(Trainer):
@@ -201,8 +200,8 @@ class DPOTrainer(Trainer):
                 for name in (f"{side}_rewards", f"{side}_logprobs"):
                     means[name] = means[name] / share if share else 0.0
             means["reward_margin"] = means["chosen_rewards"] - means["rejected_rewards"]
-            for name in NEED_BOTH if good in (0, 1) else ():
-                del means[name]  # without good or without bad answers there is nothing to compare
+            absent = ("rejected" if good == 1 else "chosen", "reward_margin") if good in (0, 1) else ()
+            means = {name: value for name, value in means.items() if not name.startswith(absent)}
         return means
 
     # ---- KTO's reference point ----
