@@ -28,7 +28,7 @@ VERBS = {
     "train-config": Verb("train_config", "Train as a YAML file says; flags win over the file."),
     "inspect": Verb("inspect_data", "Look at the data token by token, as the trainer gets it."),
     "chat": Verb("chat", "Talk with a model."),
-    "evaluate": Verb("evaluate", "Measure a model: perplexity, generations, accuracy."),
+    "evaluate": Verb("evaluate", "Measure a model: perplexity, generations, accuracy, rewards, win rates; compare."),
     "demo": Verb("demo", "The whole pipeline on the bundled tiny model: no network, no GPU."),
 }
 

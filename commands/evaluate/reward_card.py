@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ def print_card(report: RewardReport, title: str, left_out: Mapping[str, int]) ->
         )
     print("\nVerdict")
     for sentence in verdicts(report):
-        print(f"- {sentence}")
+        print(textwrap.fill(sentence, 80, initial_indent="- ", subsequent_indent="  "))
 
 
 def print_shares(report: RewardReport, title: str) -> None:

@@ -146,7 +146,8 @@ def print_result(arguments: WinrateArguments, result: WinRate, record: dict[str,
         print(f"the longer answer won {record['longer_wins']:.0%} of the decided pairs whose lengths differ")
     if record["position_bias"]:
         share = f"{record['position_bias']:.0%}"
-        print(f"position bias: asked in the other order, the judge changed its mind in {share} of the pairs (ties)")
+        print(f"position bias: in {share} of the pairs the judge, asked in the other order,")
+        print("took the same place again; they count as ties")
 
 
 SIDES = {"mean score": "mean_score", "mean words": "mean_words", "ended by itself": "ended"}

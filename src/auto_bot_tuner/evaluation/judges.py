@@ -123,9 +123,10 @@ def function_judge(name: str) -> Judge:
         raise UsageError(f"--judge {name}: there is no function {function_name} in {path}")
     takes = number_of_arguments(function)
     if takes not in (2, 3):
+        given = f"{takes} argument{'s' * (takes != 1)}"
         raise UsageError(
-            f"--judge {name}: {function_name} takes {takes} arguments, expected (prompt, response), which returns a "
-            "score, or (prompt, first, second), which returns 1, 0 or 0.5"
+            f"--judge {name}: the function takes {given}, expected (prompt, response), which returns a score, or "
+            "(prompt, first, second), which returns 1, 0 or 0.5"
         )
 
     def ask(*texts: str) -> float:
