@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from pydantic import NonNegativeInt
 from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.training.config import STRICT, DatasetConfig, ModelConfig
+from auto_bot_tuner.utils.errors import UsageError
+from commands.inspect_preferences import show_preferences
+from commands.training import refuse_sft_settings
 
 if TYPE_CHECKING:
+    import torch
+    from rich.console import Console
+
+    from auto_bot_tuner.data.rows import Rows
     from auto_bot_tuner.sft.dataset import InstructionDataset
 
 
@@ -19,8 +26,8 @@ if TYPE_CHECKING:
 class Arguments:
     """Look at the data as the trainer gets it: trained, prompt, end token and cuts, token by token."""
 
-    # The method whose data set is shown.
-    method: Literal["sft"] = "sft"
+    # The method whose data set is shown: rows of sft, or pairs of reward and dpo, with a report on their biases.
+    method: Literal["sft", "reward", "dpo"] = "sft"
     # Whose tokenizer and chat template: hub id, local folder, checkpoint, or a bundled name such as tiny.
     model: str = ModelConfig.name
     # File with a Jinja chat template, or the word builtin. Empty: the model's own, else the built-in one.
@@ -29,7 +36,7 @@ class Arguments:
     trust_remote_code: bool = False
     # The rows.
     dataset: Annotated[DatasetConfig, tyro.conf.arg(name="")] = field(default_factory=DatasetConfig)
-    # How many rows are shown. 0: the summary alone.
+    # How many rows (pairs) are shown. 0: the summary alone.
     rows: NonNegativeInt = 3
     # Show the model's loss on every trained token, in nats: what it already knows, and what surprises it.
     loss: bool = False
@@ -39,12 +46,15 @@ def run(arguments: Arguments) -> None:
     """Print the rows, then what became of all of them. The weights are loaded only for `--loss`."""
     from auto_bot_tuner.data.sources import load_rows
 
+    if arguments.method != "sft":
+        refuse_sft_settings(arguments.dataset, "preference methods")
+    elif arguments.dataset.max_prompt_length:
+        raise UsageError("max_prompt_length is for preferences: add --method dpo, or leave it out")
     train_rows, eval_rows = load_rows(arguments.dataset)  # wrong data is found before anything heavy is imported
 
     from rich.console import Console
 
-    from auto_bot_tuner.data.viewer import legend, token_view
-    from auto_bot_tuner.sft.dataset import InstructionDataset
+    from auto_bot_tuner.data.viewer import legend
     from auto_bot_tuner.utils.model_loading import load_from_config, load_tokenizer
     from auto_bot_tuner.utils.model_source import find_base, find_model
 
@@ -54,25 +64,42 @@ def run(arguments: Arguments) -> None:
         chat_template=arguments.chat_template,
         trust_remote_code=arguments.trust_remote_code,
     )
-    model, device = None, "cpu"
+    model = None
     if arguments.loss:
-        model, tokenizer, device = load_from_config(config)
+        model, tokenizer, _ = load_from_config(config)
     else:
         source = find_model(config.name, config.trust_remote_code)
         needs_base = source.is_adapter and not source.has_tokenizer
         tokenizer = load_tokenizer(find_base(source, config.trust_remote_code) if needs_base else source, config)
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(legend(), soft_wrap=True)
+    show = show_instructions if arguments.method == "sft" else show_preferences
+    show(train_rows, eval_rows, tokenizer, arguments.dataset, console, arguments.rows, model)
+
+
+def show_instructions(
+    train_rows: Rows,
+    eval_rows: Rows | None,
+    tokenizer: Any,
+    settings: DatasetConfig,
+    console: Console,
+    rows: int,
+    model: Any = None,
+) -> None:
+    """Print the first `rows` rows, then the summary of all. With a `model`, its loss on every trained token."""
+    from auto_bot_tuner.data.viewer import token_view
+    from auto_bot_tuner.sft.dataset import InstructionDataset
+
     dataset = InstructionDataset(
         train_rows,
         tokenizer,
-        max_length=arguments.dataset.max_length,
-        format_type=arguments.dataset.format_type,
-        system_prompt=arguments.dataset.system_prompt,
-        train_on_prompt=arguments.dataset.train_on_prompt,
+        max_length=settings.max_length,
+        format_type=settings.format_type,
+        system_prompt=settings.system_prompt,
+        train_on_prompt=settings.train_on_prompt,
     )
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.print(legend(), soft_wrap=True)
-    for index in range(min(arguments.rows, len(dataset))):
-        losses = token_losses(model, dataset, index, device) if model is not None else None
+    for index in range(min(rows, len(dataset))):
+        losses = token_losses(model, dataset[index]["input_ids"]) if model is not None else None
         console.rule(f"row {index}")
         console.print(heading(dataset, index, losses), style="bold", soft_wrap=True)
         console.print(token_view(dataset, index, losses, boundaries=True), soft_wrap=True)
@@ -93,14 +120,14 @@ def heading(dataset: InstructionDataset, index: int, losses: list[float] | None)
     return f"{words}, mean loss {mean:.3f} nats"
 
 
-def token_losses(model: object, dataset: InstructionDataset, index: int, device: str) -> list[float]:
+def token_losses(model: Any, input_ids: torch.Tensor) -> list[float]:
     """-log p(token | the tokens before it) of each token of a row, in nats; 0 for the first, which nothing predicts."""
     import torch
 
     from auto_bot_tuner.training.logprobs import gather_logprobs
 
-    ids = dataset[index]["input_ids"][None].to(device)  # (1, T)
+    ids = input_ids[None].to(model.device)  # (1, T)
     with torch.no_grad():
-        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits  # type: ignore[operator]  # (1, T, V)
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits  # (1, T, V)
     # Position t predicts token t + 1.
     return [0.0, *(-gather_logprobs(logits[0, :-1], ids[0, 1:])).tolist()]

@@ -216,7 +216,8 @@ class ResponseGroups(Dataset[dict[str, Any]]):
         summary.cut_turns, summary.cut_prompts, summary.cut_responses = cut.sum(axis=0).tolist()
         summary.cut = int(cut.any(axis=1).sum())
         summary.tokens, summary.trained_tokens = sum(self.lengths), sum(self.trained_tokens)
-        summary.longest = max(self.lengths, default=0)
+        of_sides = np.repeat(columns["prompt_lengths"], columns["sides"]) + columns["response_lengths"]
+        summary.longest = int(of_sides.max(initial=0))
         if not len(self):
             reasons = (
                 ", ".join(f"{count} {reason}" for reason, count in summary.drop_reasons.items()) or "no rows given"

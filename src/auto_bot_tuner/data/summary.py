@@ -22,7 +22,7 @@ class DatasetSummary:
     drop_reasons: dict[str, int] = field(default_factory=dict)
     tokens: int = 0  # of the kept rows
     trained_tokens: int = 0  # of these, the ones that the loss counts
-    longest: int = 0  # tokens
+    longest: int = 0  # tokens: of a row, or of a prompt with one response
     unit: str = "rows"  # what is trained on: rows, or the pairs (rankings …) that rows make
 
     def __str__(self) -> str:
@@ -32,11 +32,14 @@ class DatasetSummary:
         cuts = ", ".join(f"{kind} {count:,}" for kind, count in kinds.items() if count)
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.drop_reasons.items())
         given = f"of {self.rows:,}" if self.unit == "rows" else f"from {self.rows:,} rows"
+        lengths = f"mean {mean:.0f}, longest {self.longest:,} tokens"
+        if self.unit != "rows":
+            lengths = f"mean {mean:.0f} tokens (prompt once), longest side {self.longest:,}"
         return "\n".join(
             [
                 f"format   {', '.join(f'{name} ({count:,} rows)' for name, count in self.formats.items())}",
                 f"{self.unit:8} {self.kept:,} {given}",
-                f"lengths  mean {mean:.0f}, longest {self.longest:,} tokens (max_length {self.max_length:,})",
+                f"lengths  {lengths} (max_length {self.max_length:,})",
                 f"trained  {self.trained_tokens:,} of {self.tokens:,} tokens ({share:.0%})",
                 f"cut      {self.cut:,} {self.unit}{f' ({cuts})' if cuts else ''}",
                 f"dropped  {self.dropped:,} {self.unit}{f' ({reasons})' if reasons else ''}",
