@@ -76,11 +76,12 @@ def print_group(dataset: ResponseGroups, index: int, console: Console, model: An
     console.print(words, style="bold", soft_wrap=True)
     prompt, sides = group_view(dataset, index, losses, boundaries=True)
     console.print(prompt, soft_wrap=True, end="")
-    headings = []
-    for name, labels, side in zip(names, group.labels, losses or names, strict=True):
-        trained = [t for t, label in enumerate(labels.tolist()) if label >= 0]
-        total = f", {sum(side[t] for t in trained):.2f} nats" if losses else ""
-        headings.append(name + total)
+    headings = names
+    if losses is not None:
+        headings = [
+            f"{name}, {sum(loss for loss, label in zip(side, labels.tolist(), strict=True) if label >= 0):.2f} nats"
+            for name, side, labels in zip(names, losses, group.labels, strict=True)
+        ]
     if len(sides) == 2 and console.width >= SIDE_BY_SIDE:
         table = Table(*headings, box=None, expand=True, padding=(0, 2, 0, 0), header_style="bold")
         for column in table.columns:
@@ -88,6 +89,6 @@ def print_group(dataset: ResponseGroups, index: int, console: Console, model: An
         table.add_row(*sides)
         console.print(table)
         return
-    for heading, side in zip(headings, sides, strict=True):
+    for heading, view in zip(headings, sides, strict=True):
         console.print(f"{heading}:", style="bold", soft_wrap=True)
-        console.print(side, soft_wrap=True)
+        console.print(view, soft_wrap=True)

@@ -133,8 +133,10 @@ def legend() -> Text:
 
 def describe(dataset: InstructionDataset | ResponseGroups) -> str:
     """What was understood of the data, and row 0 as the model sees it: said once, before a run."""
+    from auto_bot_tuner.data.response_groups import ResponseGroups
+
     heading = f"{dataset.summary}\nrow 0 as the model sees it ({dataset.where(0)}; ⟦…⟧ is trained):\n"
-    if not hasattr(dataset, "group"):
+    if not isinstance(dataset, ResponseGroups):
         return heading + token_view(dataset, 0).plain
     prompt, sides = group_view(dataset, 0)
     named = zip(side_names(dataset, 0), sides, strict=True)
