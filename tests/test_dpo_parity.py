@@ -9,12 +9,10 @@ import pytest
 import torch
 import trl
 from datasets import Dataset
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from auto_bot_tuner.training.batching import epoch_order
-from tests.preference_runs import Pairs, dpo_trainer
-from tests.training_runs import STOP, VOCABULARY, logged, small_model
+from tests.preference_runs import Pairs, dpo_trainer, word_tokenizer
+from tests.training_runs import STOP, logged, small_model
 
 SETTINGS: dict[str, Any] = {"learning_rate": 1e-2, "weight_decay": 0.1, "max_grad_norm": 1.0}
 PEER_NAMES = {
@@ -25,14 +23,6 @@ PEER_NAMES = {
     "chosen_logprobs": "logps/chosen",
     "rejected_logprobs": "logps/rejected",
 }
-
-
-def word_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per word: TRL wants text, our rows are tokens."""
-    words = {"<stop>": STOP} | {f"word{i}": i for i in range(1, VOCABULARY)}
-    backend = Tokenizer(models.WordLevel(words, unk_token="<stop>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<stop>", pad_token="<stop>")
 
 
 def as_text(ids: torch.Tensor) -> str:
