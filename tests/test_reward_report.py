@@ -300,6 +300,28 @@ def test_rows_of_every_format_become_pairs_and_are_scored_as_training_reads_them
     assert evaluate_reward_model(Stub(token), gpt2_tokenizer, found.pairs, most_probes=0).probes == []
 
 
+def test_the_end_token_and_the_turns_before_the_last_are_scored_too(gpt2_tokenizer: Any) -> None:
+    ends = evaluate_reward_model(
+        Stub(gpt2_tokenizer.eos_token_id),
+        gpt2_tokenizer,
+        read_pairs([{"prompt": "a", "chosen": "b", "rejected": "c"}])[0],
+    )
+    assert {one.name: one.mean_change for one in ends.probes} == {
+        "without its end token": -1,
+        "said twice": 0,
+        "after filler": 0,
+        "followed by filler": 0,
+    }
+    # The sides part in their first answers: what comes later is the same.
+    rest = "\n\nHuman: And?\n\nAssistant: That is all"
+    start = "\n\nHuman: Hi\n\nAssistant: "
+    pairs = read_pairs([{"chosen": f"{start}now please{rest}", "rejected": f"{start}no{rest}"}]).pairs
+    assert len(pairs[0].responses[0]) == 3
+    (token,) = gpt2_tokenizer(" please")["input_ids"]
+    report = evaluate_reward_model(Stub(token), gpt2_tokenizer, pairs, most_probes=0)
+    assert report.accuracy == Share(1, 1) and report.ties == 0
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [

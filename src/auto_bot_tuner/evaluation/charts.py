@@ -47,7 +47,8 @@ def draw_calibration(axes: Axes, report: RewardReport) -> None:
     axes.plot([0.5, 1], [0.5, 1], color=GREY, linestyle="--", linewidth=1, label="perfectly calibrated")
     x = [bin.confidence for bin in report.calibration]
     y = [bin.right.value for bin in report.calibration]
-    axes.errorbar(x, y, yerr=whiskers([bin.right for bin in report.calibration]), **line("this model, with 95 %"))
+    spans = whiskers([bin.right for bin in report.calibration])
+    axes.errorbar(x, y, yerr=spans, color=BLUE, marker="o", markersize=5, capsize=2, label="this model, with 95 %")
     low = min([0.45, *(bin.right.interval[0] for bin in report.calibration)])
     for bin in report.calibration:
         axes.annotate(f"{bin.right.n:,}", (bin.confidence, low - 0.03), color=GREY, fontsize=8, ha="center", va="top")
@@ -84,10 +85,6 @@ def whiskers(shares: list[Share]) -> list[list[float]]:
     """Distances from each share down and up to the ends of its interval, as matplotlib wants them: (2, n)."""
     ends = [(share.value, *share.interval) for share in shares]
     return [[max(0.0, value - low) for value, low, _ in ends], [max(0.0, high - value) for value, _, high in ends]]
-
-
-def line(label: str) -> dict[str, object]:
-    return {"label": label, "color": BLUE, "marker": "o", "markersize": 5, "linewidth": 1.5, "capsize": 2}
 
 
 def tidy(axes: Axes) -> None:

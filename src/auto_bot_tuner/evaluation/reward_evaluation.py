@@ -11,7 +11,7 @@ from auto_bot_tuner.data.chat_template import Conversation
 from auto_bot_tuner.data.grouping import Grouped, group_responses
 from auto_bot_tuner.data.preferences import drop_reason, read_preference
 from auto_bot_tuner.data.rows import each_row, whereabouts
-from auto_bot_tuner.evaluation.baselines import bag_of_words
+from auto_bot_tuner.evaluation.baselines import TextPair, bag_of_words
 from auto_bot_tuner.evaluation.probes import Scorer, probe
 from auto_bot_tuner.evaluation.report_card import RewardReport, reward_report
 from auto_bot_tuner.utils.errors import UserError
@@ -68,24 +68,26 @@ def evaluate_reward_model(
     def score(prompts: Sequence[Conversation], answers: Sequence[str], ended: Sequence[bool]) -> list[float]:
         return score_responses(reward_model, tokenizer, prompts, answers, batch_size, ended)
 
-    def spoken(response: Conversation) -> str:
-        return "\n".join(turn["content"] for turn in response if turn["role"] == "assistant")
-
-    chosen, rejected = ([pair.responses[side] for pair in pairs] for side in (0, 1))
-    lengths = [[len(tokenizer(spoken(response))["input_ids"]) for response in side] for side in (chosen, rejected)]
+    texts = [texts_of(pair) for pair in pairs]
+    train_texts = [texts_of(pair) for pair in train_pairs]
     probed = random.Random(0).sample(list(pairs), min(most_probes, len(pairs)))
-    texts, train_texts = (
-        [(spoken(better), spoken(worse)) for better, worse in (pair.responses for pair in group)]
-        for group in (pairs, train_pairs)
-    )
     return reward_report(
         score_all(score, pairs, 0),
         score_all(score, pairs, 1),
-        *lengths,
+        [len(tokenizer(chosen)["input_ids"]) for chosen, _ in texts],
+        [len(tokenizer(rejected)["input_ids"]) for _, rejected in texts],
         categories=[pair.category for pair in pairs],
         baselines={"a bag of words": bag_of_words(train_texts, texts)} if train_pairs else {},
         probes=probe(score, *split_last_turn([(pair.prompt, pair.responses[0]) for pair in probed])) if probed else [],
     )
+
+
+def texts_of(pair: Grouped) -> TextPair:
+    """What the assistant says on either side; a response may run over several turns (HH)."""
+    chosen, rejected = (
+        "\n".join(turn["content"] for turn in response if turn["role"] == "assistant") for response in pair.responses
+    )
+    return chosen, rejected
 
 
 def score_all(score: Scorer, pairs: Sequence[Grouped], side: int) -> Sequence[float]:
