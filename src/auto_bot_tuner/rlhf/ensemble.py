@@ -57,4 +57,4 @@ class RewardEnsemble(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.models[0].device
+        return next(self.parameters()).device

@@ -249,7 +249,7 @@ def language_model(source: ModelSource, config: ModelConfig, device: str, frozen
     model, _, _ = load(dataclasses.replace(config, use_lora=False), device, frozen or config.use_lora)
     if not saving.is_adapted(model):
         return model
-    merged: Any = model.merge_and_unload()  # type: ignore[operator]
+    merged: Any = model.merge_and_unload()
     merged.requires_grad_(True)
     merged.name_or_path = merged.config._name_or_path = str(source.path.resolve())
     return merged
