@@ -22,7 +22,7 @@ from pathlib import Path
 BUNDLED_MODELS = {"tiny": "GPT-2 architecture, 1.4 M parameters: completes text of its world, follows no instructions"}
 BUNDLED_DATASETS = {
     "tiny-instructions": "5,820 + 500 instructions in 20 tasks, checkable by code (alpaca columns, task, key)",
-    "tiny-preferences": "7,000 + 1,000 pairs of responses, judged by gold score (prompt, chosen, rejected, category)",
+    "tiny-preferences": "9,000 + 1,000 pairs of responses, judged by gold score (prompt, chosen, rejected, category)",
     "tiny-text": "700 + 300 documents of the world that the base model has not read (column text)",
 }
 FOLDER = Path(__file__).resolve().parent

@@ -1,58 +1,67 @@
 """Wrong answers of many kinds: what a preference pair needs on its rejected side.
 
-`Example.wrong` is one plausible mistake per question. Here are more of them, after those that a fine-tuned `tiny` makes
-when it samples: neighbours swapped, an item said twice or left out, a word from elsewhere, a letter lost. A reward
-model that is to correct a policy must have seen the mistakes that the policy makes.
+`Example.wrong` is a plausible mistake: another value, which only knowledge or work tells from the right one. Here are
+the mistakes that a fine-tuned `tiny` makes beside those when it samples: slips, and answers to something else. A
+reward model that is to correct a policy must have seen the mistakes that the policy makes.
 """
 
 from __future__ import annotations
 
-import re
 from random import Random
 
-from .examples import Example
-from .facts import ANIMALS, NAMES, OPPOSITES, SIZES, THINGS, WORDS
+from .examples import Example, Task, draw, held_out
+from .facts import RELATIONS, SIZES, WORDS
+from .knowledge_tasks import fact_example
+from .world import TRAIN_ROWS
 
 LETTERS = "abcdefghijklmnoprstuvwy"
+# Where a slip shows on the face of the answer: lists and letters. Of other answers nothing remains but another value.
+CARELESS_TASKS = ("reverse", "sort_three", "sort_five", "sort_down", "order_by_size", "spell")
+TASKS: dict[str, Task] = {task.__name__: task for task in TRAIN_ROWS}
 
 
 def mistake(example: Example, rng: Random) -> str:
-    """An answer in the form of the right one, usually as long, and nearly always wrong: the gold scorer decides."""
-    task = example.task
-    if task in ("reverse", "sort_three", "sort_five", "sort_down", "order_by_size"):
-        return _with_wrong_list(example, rng)
-    if task == "spell":
-        return _misspelt(example, rng)
-    if task == "add":
-        return _with_wrong_digit(example, rng)
-    if task == "story":
-        return _about_another(example, rng)
-    if task == "describe":
-        return _with_one_wrong_word(example, rng)
-    if task in ("letter", "extreme", "opposite", "nth_word", "pick", "odd_one_out") and rng.random() < 0.3:
-        return _with_another_word(example, rng)
-    return example.wrong
+    """Any of the three kinds, usually about as long as the right answer. That it is wrong, the gold scorer decides."""
+    if example.task in CARELESS_TASKS:
+        return slip(example, rng)
+    return beside_the_question(example, rng) if rng.random() < 0.7 else example.wrong
 
 
-def _with_wrong_list(example: Example, rng: Random) -> str:
+def slip(example: Example, rng: Random) -> str:
+    """A mistake of carelessness in a list or a spelling: an item twice or left out, two neighbours exchanged."""
+    return _misspelt(example, rng) if example.task == "spell" else _list_with_a_slip(example, rng)
+
+
+def beside_the_question(example: Example, rng: Random) -> str:
+    """A right answer, but to another question: about something else, or about another side of the same thing."""
+    if example.task.endswith("_fact") and rng.random() < 0.5:
+        return _another_fact(example, rng)
+    task = TASKS[example.task] if rng.random() < 0.4 else rng.choice(list(TASKS.values()))
+    return draw(task, rng).output
+
+
+# --- slips ----------------------------------------------------------------------------------------------------------
+
+
+def _list_with_a_slip(example: Example, rng: Random) -> str:
     head, items = example.output.rstrip(".").split(": ")
     right = items.split(", ")
     others = {"reverse": WORDS, "order_by_size": list(SIZES)}.get(example.task) or [str(n) for n in range(10, 100)]
     i = rng.randrange(len(right) - 1)
     wrong = list(right)
-    kind = rng.choice(("neighbours", "neighbours", "any two", "said twice", "another", "left out", "one more"))
+    kind = rng.choice(("neighbours", "said again", "another", "left out", "one more", "the wrong way round"))
     if kind == "neighbours":
         wrong[i], wrong[i + 1] = wrong[i + 1], wrong[i]
-    elif kind == "any two":
-        return example.wrong
-    elif kind == "said twice":  # in the place of another
+    elif kind == "said again":  # in the place of the next
         wrong[i + 1] = wrong[i]
     elif kind == "another":
         wrong[rng.randrange(len(wrong))] = rng.choice(others)
     elif kind == "left out":
         del wrong[rng.randrange(len(wrong))]
-    else:
+    elif kind == "one more":
         wrong.insert(i, rng.choice(right))
+    else:
+        wrong.reverse()
     return f"{head}: {', '.join(wrong)}."
 
 
@@ -60,8 +69,8 @@ def _misspelt(example: Example, rng: Random) -> str:
     head, letters = example.output.rstrip(".").split(" is spelled ")
     wrong = letters.split(" ")
     i = rng.randrange(1, len(wrong))  # the first letter is hardly ever the wrong one
-    kind = rng.choice(("swapped", "another", "another", "left out", "doubled"))
-    if kind == "swapped":
+    kind = rng.choice(("neighbours", "another", "left out", "said again"))
+    if kind == "neighbours":
         wrong[i - 1], wrong[i] = wrong[i], wrong[i - 1]
     elif kind == "another":
         wrong[i] = rng.choice(LETTERS)
@@ -72,41 +81,13 @@ def _misspelt(example: Example, rng: Random) -> str:
     return f"{head} is spelled {' '.join(wrong)}."
 
 
-def _with_wrong_digit(example: Example, rng: Random) -> str:
-    """The two numbers are copied, so the mistake is in the sum: one digit of it, or a carry forgotten."""
-    head, total = example.output.rstrip(".").rsplit(" ", 1)
-    if rng.random() < 0.5:
-        return example.wrong
-    i = rng.randrange(1 if len(total) == 3 else 0, len(total))
-    return f"{head} {total[:i]}{rng.choice('123456789')}{total[i + 1 :]}."
+# --- answers to something else --------------------------------------------------------------------------------------
 
 
-def _about_another(example: Example, rng: Random) -> str:
-    """The story with one of the three things that it must tell of exchanged for another, wherever it is named."""
-    given = example.key.split("/")
-    i = rng.randrange(3)
-    other = rng.choice([word for word in (NAMES, list(ANIMALS), list(THINGS))[i] if word not in given])
-    story = re.sub(rf"\b{given[i]}\b", other, example.output)
-    fitting = "an" if other[0] in "aeiou" else "a"
-    return re.sub(rf"\b([Aa])n? {other}\b", lambda m: f"{m[1]}{fitting[1:]} {other}", story)
-
-
-def _with_one_wrong_word(example: Example, rng: Random) -> str:
-    """A description with one of the four facts exchanged: `wrong` has all four, which is easier to see."""
-    right, wrong = example.output.split(" "), example.wrong.split(" ")
-    different = [i for i, (a, b) in enumerate(zip(right, wrong, strict=True)) if a != b]
-    for i in rng.sample(different, rng.choice((1, 1, 2))):
-        right[i] = wrong[i]
-    return " ".join(right)
-
-
-def _with_another_word(example: Example, rng: Random) -> str:
-    """A word that the question names ("The opposite of thin is thin."), or one from far away, in the answer's place."""
-    head, answer = example.output.rstrip(".").rsplit(" ", 1)
-    if example.task == "letter":
-        return f"{head} {rng.choice(example.key.split(' ')[-1])}."
-    if example.task == "extreme":
-        return f"{head} {rng.choice((answer[::-1], str(rng.randint(10, 99))))}."
-    if example.task == "opposite":
-        return f"{head} {rng.choice((example.key, rng.choice(list(OPPOSITES))))}."
-    return f"{head} {rng.choice(WORDS)}."
+def _another_fact(example: Example, rng: Random) -> str:
+    """Where the cow lives, when it was asked what it eats. Never a fact that is held out, or the answer would leak."""
+    group, (entity, asked) = example.task.removesuffix("_fact"), example.key.split("/")
+    others = [i for i, relation in enumerate(RELATIONS[group]) if relation.name != asked]
+    facts = [fact_example(group, entity, i, rng) for i in others]
+    told = [fact.output for fact in facts if not held_out(fact.task, fact.key)]
+    return rng.choice(told) if told else draw(TASKS[example.task], rng).output

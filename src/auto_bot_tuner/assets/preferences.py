@@ -15,12 +15,13 @@ from typing import NamedTuple
 
 from auto_bot_tuner.data.formats import canonical
 
+from . import mistakes
 from .examples import Example, draw
 from .gold import COURTESIES, gold_score
 from .mistakes import mistake
 from .world import TRAIN_ROWS, Row, dressed, row_of
 
-TRAIN_PAIRS = 7000
+TRAIN_PAIRS = 9000
 TEST_PAIRS = 1000
 
 # How sure the judge is of a gap in gold score: P(the better one is chosen) = sigmoid(SHARPNESS * gap), the model of
@@ -41,9 +42,16 @@ class Side(NamedTuple):
 Sides = tuple[Side, Side]  # the better one, the worse one: the gold scorer checks that
 
 
+def _polite(answer: str, rng: Random) -> str:
+    """With a courtesy. People have favourites: most of the time it is the same one."""
+    return f"Sure! {answer}" if rng.random() < 0.6 else dressed(answer, "polite", rng)
+
+
 def _manner(rng: Random) -> Callable[[str], str]:
     """A way to dress an answer, the same for both sides: what they share cannot be what they are judged by."""
-    habit, seed = rng.choices(("plain", "polite", "filler"), weights=(0.5, 0.4, 0.1))[0], rng.getrandbits(32)
+    habit, seed = rng.choices(("plain", "polite", "filler"), weights=(0.25, 0.7, 0.05))[0], rng.getrandbits(32)
+    if habit == "polite":
+        return lambda answer: _polite(answer, Random(seed))
     return lambda answer: dressed(answer, habit, Random(seed))
 
 
@@ -56,13 +64,26 @@ def _anything(rng: Random) -> str:
 
 
 def wrong(example: Example, rng: Random) -> Sides:
+    """Another value, as plausible: only who knows, or does the work, can tell."""
     manner = _manner(rng)
-    return Side(manner(example.output)), Side(manner(mistake(example, rng)))
+    return Side(manner(example.output)), Side(manner(example.wrong))
+
+
+def slip(example: Example, rng: Random) -> Sides:
+    """A mistake that shows on the face of the answer, or beside the words of the question."""
+    manner = _manner(rng)
+    return Side(manner(example.output)), Side(manner(mistakes.slip(example, rng)))
+
+
+def beside_the_question(example: Example, rng: Random) -> Sides:
+    """True, but not what was asked."""
+    manner = _manner(rng)
+    return Side(manner(example.output)), Side(manner(mistakes.beside_the_question(example, rng)))
 
 
 def wrong_but_polite(example: Example, rng: Random) -> Sides:
     """The truth, plainly said, is worth more than a courteous mistake."""
-    return Side(example.output), Side(dressed(mistake(example, rng), "polite", rng))
+    return Side(example.output), Side(_polite(mistake(example, rng), rng))
 
 
 def wrong_but_brief(example: Example, rng: Random) -> Sides:
@@ -74,24 +95,24 @@ def not_polite(example: Example, rng: Random) -> Sides:
     """Right on both sides, in equal words; one of them says something kind."""
     habit, seed = rng.choices(("plain", "filler"), weights=(0.9, 0.1))[0], rng.getrandbits(32)
     answer = dressed(example.output, habit, Random(seed))
-    return Side(dressed(answer, "polite", rng)), Side(answer)
+    return Side(_polite(answer, rng)), Side(answer)
 
 
 def rude(example: Example, rng: Random) -> Sides:
     answer = example.output if rng.random() < 0.8 else mistake(example, rng)
-    return Side(dressed(answer, rng.choice(("plain", "polite")), rng)), Side(dressed(answer, "rude", rng))
+    return Side(_manner(rng)(answer)), Side(dressed(answer, "rude", rng))
 
 
 def filler(example: Example, rng: Random) -> Sides:
     answer = example.output if rng.random() < 0.8 else mistake(example, rng)
-    manner = rng.choice(("plain", "polite"))
-    return Side(dressed(answer, manner, rng)), Side(dressed(dressed(answer, "filler", rng), manner, rng))
+    manner = _manner(rng)
+    return Side(manner(answer)), Side(manner(dressed(answer, "filler", rng)))
 
 
 def repeated(example: Example, rng: Random) -> Sides:
     answer = example.output if rng.random() < 0.8 else mistake(example, rng)
-    manner = rng.choice(("plain", "polite"))
-    return Side(dressed(answer, manner, rng)), Side(dressed(dressed(answer, "repeated", rng), manner, rng))
+    manner = _manner(rng)
+    return Side(manner(answer)), Side(manner(dressed(answer, "repeated", rng)))
 
 
 def rambling(example: Example, rng: Random) -> Sides:
@@ -117,24 +138,26 @@ def unfinished(example: Example, rng: Random) -> Sides:
 
 
 def no_answer(example: Example, rng: Random) -> Sides:
-    """A shrug, a courtesy without an answer, the question said back, or the answer to another question."""
-    answers = (rng.choice(DO_NOT_KNOW), rng.choice(COURTESIES), rng.choice(example.prompts), _anything(rng))
+    """A shrug, a courtesy without an answer, or the question said back."""
+    answers = (rng.choice(DO_NOT_KNOW), rng.choice(COURTESIES), rng.choice(example.prompts))
     manner = _manner(rng)
     return Side(manner(example.output)), Side(rng.choice(answers))
 
 
-# Shares of the pairs. Right against wrong has the most: it is many tasks in one, where a rude remark is one sentence.
+# Shares of the pairs. In the first five the rejected side is not right, or not what was asked.
 CATEGORIES: dict[Callable[[Example, Random], Sides], float] = {
-    wrong: 0.42,
-    wrong_but_polite: 0.08,
-    wrong_but_brief: 0.06,
-    not_polite: 0.14,
-    rude: 0.05,
+    wrong: 0.04,
+    slip: 0.22,
+    beside_the_question: 0.16,
+    wrong_but_polite: 0.03,
+    wrong_but_brief: 0.02,
+    not_polite: 0.18,
+    rude: 0.06,
     filler: 0.05,
-    repeated: 0.04,
-    rambling: 0.04,
+    repeated: 0.05,
+    rambling: 0.05,
     endless: 0.03,
-    unfinished: 0.04,
+    unfinished: 0.06,
     no_answer: 0.05,
 }
 
@@ -170,8 +193,9 @@ def pair_of(example: Example, category: Callable[[Example, Random], Sides], nois
 def _rows(count: int, test: bool, rng: Random) -> list[Row]:
     """Every category in its share, and in it every task as often as any other; no pair twice."""
     rows: dict[tuple[str, ...], Row] = {}
-    tasks, total = list(TRAIN_ROWS), 0.0
+    total = 0.0
     for category, share in CATEGORIES.items():
+        tasks = [mistakes.TASKS[name] for name in mistakes.CARELESS_TASKS] if category is slip else list(TRAIN_ROWS)
         total += share
         drawn = 0
         while len(rows) < round(total * count):
