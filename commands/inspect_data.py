@@ -10,9 +10,8 @@ from pydantic import NonNegativeInt
 from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.training.config import STRICT, DatasetConfig, ModelConfig
-from auto_bot_tuner.utils.errors import UsageError
 from commands.inspect_preferences import show_preferences
-from commands.training import refuse_sft_settings
+from commands.training import refuse_preference_settings, refuse_sft_settings
 
 if TYPE_CHECKING:
     import torch
@@ -48,8 +47,8 @@ def run(arguments: Arguments) -> None:
 
     if arguments.method != "sft":
         refuse_sft_settings(arguments.dataset, "preference methods")
-    elif arguments.dataset.max_prompt_length:
-        raise UsageError("max_prompt_length is for preferences: add --method dpo, or leave it out")
+    else:
+        refuse_preference_settings(arguments.dataset)
     train_rows, eval_rows = load_rows(arguments.dataset)  # wrong data is found before anything heavy is imported
 
     from rich.console import Console

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from auto_bot_tuner.sft.config import SFTConfig
 from auto_bot_tuner.training.config import STRICT, TrainingConfig
 from auto_bot_tuner.utils.run_config import RunConfig
-from commands.training import RunArguments, carry_out, config_writer, preset_layers
+from commands.training import RunArguments, carry_out, config_writer, preset_layers, refuse_preference_settings
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -43,6 +43,7 @@ def train(config: RunConfig, dry_run: bool = False) -> None:
     """
     from auto_bot_tuner.data.sources import load_rows  # the imports that take seconds wait for the first real work
 
+    refuse_preference_settings(config.dataset)
     train_rows, eval_rows = load_rows(config.dataset)
 
     import torch

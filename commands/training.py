@@ -120,6 +120,16 @@ def refuse_sft_settings(dataset: DatasetConfig, method: str) -> None:
         raise UsageError(f"train_on_prompt is for SFT: {method} compare answers to one prompt, so leave it out")
 
 
+def refuse_preference_settings(dataset: DatasetConfig) -> None:
+    """SFT has no prompts apart from its rows: a limit for them would be ignored, so it is refused.
+
+    Raises:
+        UsageError: max_prompt_length is given.
+    """
+    if dataset.max_prompt_length:
+        raise UsageError("max_prompt_length is for preferences (dpo, reward): leave it out, max_length cuts SFT's rows")
+
+
 def carry_out(trainer: Trainer, dry_run: bool, use: str, shown: Sequence[str] = ("loss",)) -> None:
     """The end of every recipe: say what was understood, train, say what came of it. A dry run says the first.
 

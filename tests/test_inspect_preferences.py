@@ -208,7 +208,7 @@ def test_single_answers_are_shown_as_good_or_bad(
     [
         ({"method": "dpo", "format_type": "alpaca"}, UsageError, "format_type alpaca is for SFT"),
         ({"method": "reward", "train_on_prompt": True}, UsageError, "train_on_prompt is for SFT"),
-        ({"method": "sft", "max_prompt_length": 64}, UsageError, "max_prompt_length is for preferences.*--method dpo"),
+        ({"method": "sft", "max_prompt_length": 64}, UsageError, "max_prompt_length is for preferences.*leave it out"),
         ({"max_length": 8}, UserError, "no pairs are left to learn from .3 no room for a response"),
         (
             {"name": "tiny-instructions"},
