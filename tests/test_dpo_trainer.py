@@ -65,12 +65,15 @@ def test_metrics_of_an_evaluation_are_those_of_its_definition(tmp_path: Path) ->
     assert found["eval_kl"] > 0
 
 
-def test_the_kl_estimate_is_unbiased_for_answers_of_the_reference() -> None:
+def test_the_kl_estimate_is_the_divergence_of_a_policy_that_moved_little_and_bears_one_that_moved_far() -> None:
     generator = torch.Generator().manual_seed(0)
-    policy, reference = torch.randn(2, 5, generator=generator).log_softmax(dim=-1)  # one token each, of five
-    exact = (reference.exp() * (reference - policy)).sum()
+    logits, move = torch.randn(2, 5, generator=generator, dtype=torch.float64)  # one token each, of five
+    reference, policy = logits.log_softmax(dim=-1), (logits + 0.01 * move).log_softmax(dim=-1)
+    exact = (reference.exp() * (reference - policy)).sum().item()
     of_each = torch.stack([kl_estimate(policy[i].view(1, 1), reference[i].view(1, 1)) for i in range(5)])
-    assert (reference.exp() * of_each).sum().item() == pytest.approx(exact.item(), abs=1e-6)
+    assert (reference.exp() * of_each).sum().item() == pytest.approx(exact, rel=0.02)
+    # Two answers: tokens that moved by 1 and -2 nats, and by 7: (1/2 + 4/2 + 49/2) / 2.
+    assert kl_estimate(torch.tensor([[1.0, -2.0], [7.0, 0.0]]), torch.zeros(2, 2)).item() == pytest.approx(13.5)
 
 
 # ---- traps ----
