@@ -45,24 +45,26 @@ def train(config: RunConfig, dry_run: bool = False) -> None:
 
     refuse_sft_settings(config.dataset, "DPO")
     train_rows, eval_rows = load_rows(config.dataset)
+    training = config.training
+    assert isinstance(training, DPOConfig)  # what the method of a run says
 
     import torch
 
     from auto_bot_tuner.dpo import DPOTrainer, PreferenceDataset
     from auto_bot_tuner.utils.model_loading import load_from_config
 
-    torch.manual_seed(config.training.seed)
+    torch.manual_seed(training.seed)
     model, tokenizer, _ = load_from_config(config.model)
 
     data = config.dataset
     as_tokens = {
         "max_length": data.max_length,
         "max_prompt_length": data.max_prompt_length or None,
-        "unpaired": config.training.loss == "kto",  # single answers, good or bad
+        "unpaired": training.loss == "kto",  # single answers, good or bad
         "system_prompt": data.system_prompt,
     }
     train_dataset = PreferenceDataset(train_rows, tokenizer, **as_tokens)
     eval_dataset = PreferenceDataset(eval_rows, tokenizer, **as_tokens) if eval_rows is not None else None
     # None: the reference is had as `--reference` says, mostly without a second model.
-    trainer = DPOTrainer(model, None, tokenizer, train_dataset, eval_dataset, config.training, [config_writer(config)])
+    trainer = DPOTrainer(model, None, tokenizer, train_dataset, eval_dataset, training, [config_writer(config)])
     carry_out(trainer, dry_run, "talk to it: python main.py chat {}", ("loss", "accuracy"))

@@ -45,27 +45,27 @@ def train(config: RunConfig, dry_run: bool = False) -> None:
 
     refuse_sft_settings(config.dataset, "reward models")
     train_rows, eval_rows = load_rows(config.dataset)
+    training = config.training
+    assert isinstance(training, RewardModelConfig)  # what the method of a run says
 
     import torch
 
     from auto_bot_tuner.rlhf import RewardModelDataset, RewardModelTrainer
     from auto_bot_tuner.rlhf.reward_model import reward_model_from_config
 
-    torch.manual_seed(config.training.seed)  # the score head starts at random
-    model, tokenizer, _ = reward_model_from_config(config.model, frozen_base=config.training.frozen_base)
+    torch.manual_seed(training.seed)  # the score head starts at random
+    model, tokenizer, _ = reward_model_from_config(config.model, frozen_base=training.frozen_base)
 
     data = config.dataset
     as_tokens = {
         "max_length": data.max_length,
         "max_prompt_length": data.max_prompt_length or None,
-        "kind": config.training.objective,
+        "kind": training.objective,
         "system_prompt": data.system_prompt,
     }
     train_dataset = RewardModelDataset(train_rows, tokenizer, **as_tokens)
     eval_dataset = RewardModelDataset(eval_rows, tokenizer, **as_tokens) if eval_rows is not None else None
-    trainer = RewardModelTrainer(
-        model, tokenizer, train_dataset, eval_dataset, config.training, [config_writer(config)]
-    )
+    trainer = RewardModelTrainer(model, tokenizer, train_dataset, eval_dataset, training, [config_writer(config)])
     carry_out(
         trainer, dry_run, "look at its report card: python main.py evaluate reward --model {}", ("loss", "accuracy")
     )
