@@ -53,6 +53,7 @@ demo: $(INSTALLED)
 
 benchmark: $(INSTALLED)
 	$(RUN) -m benchmarks.sft
+	$(RUN) -m benchmarks.preferences
 
 clean:
 	rm -rf .venv .uv build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -23,7 +23,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -34,7 +38,7 @@ class Lap:
 
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0  # user + system time of all threads: waiting for a busy core does not count
-    computed_tokens: int = 0  # positions that went through the model, padding included
+    read_tokens: int = 0  # positions that went through the model that is trained, padding included
     working_memory_mb: float = 0.0  # highest resident memory since the start, above the loaded, idle process
     losses: list[float] = field(default_factory=list)
     flops: float = 0.0  # only the matmul worker says so itself
@@ -78,8 +82,15 @@ class Baton:
         self._steps_left -= 1
         return True
 
-    def count_computed(self, positions: int) -> None:
-        self._lap.computed_tokens += positions
+    def watch(self, embedding: nn.Module) -> None:
+        """Count what the model reads to learn from; a reference that only reads forward is left out."""
+        import torch
+
+        def count(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            if torch.is_grad_enabled():
+                self._lap.read_tokens += inputs[0].numel()
+
+        embedding.register_forward_pre_hook(count)
 
     def count_flops(self, flops: float) -> None:
         self._lap.flops += flops

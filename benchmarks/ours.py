@@ -1,15 +1,18 @@
-"""Our SFTTrainer as a worker of `baton.py`: its own loop, paused between steps."""
+"""Our SFTTrainer as a worker of `baton.py`: its own loop, paused between steps. What holds for all trainers is here."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
 from auto_bot_tuner.sft import SFTConfig, SFTTrainer
 from auto_bot_tuner.training.batching import Batch
 from auto_bot_tuner.training.events import Event
+from auto_bot_tuner.training.logprobs import causal_model
+from auto_bot_tuner.training.loop import Trainer
 from benchmarks.baton import Baton
 from benchmarks.task import Task
 from benchmarks.workload import Row, build_model, build_rows, build_tokenizer
@@ -30,25 +33,11 @@ class TokenRows:
         return {"input_ids": torch.tensor(row["input_ids"]), "labels": torch.tensor(row["labels"])}
 
 
-class PacedTrainer(SFTTrainer):
-    """The trainer on a given plan of rows per step, waiting for the baton before each."""
+class Paced(Trainer):
+    """Makes any trainer follow a given plan of rows per step, waiting for the baton before each."""
 
-    def __init__(self, rows: list[Row], task: Task, baton: Baton, output_dir: str) -> None:
-        self.plan, self.baton = task.plan, baton
-        config = SFTConfig(
-            output_dir=output_dir,
-            precision=task.precision,
-            batch_size=task.rows_per_step,
-            gradient_accumulation_steps=1,
-            learning_rate=task.learning_rate,
-            lr_schedule="constant",
-            warmup=0,
-            max_steps=len(task.plan),
-            logging_steps=1,
-            num_samples=0,
-            report_to=(),
-        )
-        super().__init__(build_model(), build_tokenizer(), TokenRows(rows), config=config, callbacks=[self.note_loss])
+    plan: list[list[int]]
+    baton: Baton
 
     def batches(self) -> Iterator[list[Batch]]:
         for rows in self.plan:
@@ -57,9 +46,38 @@ class PacedTrainer(SFTTrainer):
             yield self.micro_batches(rows)
         self.baton.wait()  # report the last lap
 
+    def run(self, task: Task, baton: Baton) -> None:
+        """Train when and as long as the conductor wants it."""
+        self.plan, self.baton = task.plan, baton
+        self.callbacks.append(self.note_loss)
+        baton.watch(causal_model(self.model).get_input_embeddings())
+        baton.ready()
+        self.train()
+
     def note_loss(self, event: Event) -> None:
         if event.name == "log":
             self.baton.add_loss(event.metrics["loss"])
+
+
+def settings(task: Task, output_dir: str) -> dict[str, Any]:
+    """What the configs of our trainers have in common. Everything that is not named keeps its default."""
+    return {
+        "output_dir": output_dir,
+        "precision": task.precision,
+        "batch_size": task.rows_per_step,
+        "gradient_accumulation_steps": 1,
+        "learning_rate": task.learning_rate,
+        "lr_schedule": "constant",
+        "warmup": 0,
+        "max_steps": len(task.plan),
+        "logging_steps": 1,
+        "num_samples": 0,
+        "report_to": (),
+    }
+
+
+class PacedSFT(Paced, SFTTrainer):
+    pass
 
 
 def main() -> None:
@@ -67,12 +85,8 @@ def main() -> None:
     baton = Baton()
     rows = build_rows(task.rows, task.max_length, task.completion_only)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = PacedTrainer(rows, task, baton, folder)
-        trainer.model.get_input_embeddings().register_forward_pre_hook(
-            lambda module, inputs: baton.count_computed(inputs[0].numel())
-        )
-        baton.ready()
-        trainer.train()
+        config = SFTConfig(**settings(task, folder))
+        PacedSFT(build_model(), build_tokenizer(), TokenRows(rows), config=config).run(task, baton)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """TRL's SFTTrainer as a worker of `baton.py`: its own loop, collator and loss, paused between steps.
 
-TRL's trainer logs loss, gradient norm, entropy and token accuracy by itself; nothing is added to that.
+TRL's trainers log loss, gradient norm, entropy, accuracy … by themselves; nothing is added to that. What holds for all
+of them is here too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTConfig, SFTTrainer
 
@@ -44,38 +45,36 @@ class PassTheBaton(TrainerCallback):
             self.baton.add_loss(logs["loss"])
 
 
-def trl_config(task: Task, output_dir: str) -> SFTConfig:
-    """TRL's settings for one variant. Everything that is not named keeps TRL's default."""
+def trl_settings(task: Task, output_dir: str) -> dict[str, Any]:
+    """What the configs of TRL's trainers have in common. Everything that is not named keeps TRL's default."""
     micro_batch = task.micro_batch or task.rows_per_step
-    return SFTConfig(
-        output_dir=output_dir,
-        use_cpu=True,
-        bf16=task.precision == "bf16",
+    return {
+        "output_dir": output_dir,
+        "use_cpu": True,
+        "bf16": task.precision == "bf16",
         # TRL turns recomputation on by default. Off is kinder to it: about a third less work.
-        gradient_checkpointing=False,
-        per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=task.rows_per_step // micro_batch,
-        max_length=task.max_length,
-        packing=task.variant == "packing",
-        learning_rate=task.learning_rate,
-        lr_scheduler_type="constant",
+        "gradient_checkpointing": False,
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": task.rows_per_step // micro_batch,
+        "max_length": task.max_length,
+        "learning_rate": task.learning_rate,
+        "lr_scheduler_type": "constant",
         # The rows come in a random order already (or grouped by length, see `order_rows`).
-        train_sampling_strategy="sequential",
+        "train_sampling_strategy": "sequential",
         # One step more than is asked for: the loop must still be waiting when the last lap is reported.
-        max_steps=task.steps + 1,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        seed=0,
-    )
+        "max_steps": task.steps + 1,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": 0,
+    }
 
 
-def order_rows(rows: list[Row], task: Task) -> list[int]:
+def order_rows(lengths: list[int], task: Task) -> list[int]:
     """The order in which TRL meets the rows: as they come, or what `group_by_length` makes of them."""
     if task.variant != "best":
-        return list(range(len(rows)))
-    lengths = [len(row["input_ids"]) for row in rows]
+        return list(range(len(lengths)))
     generator = torch.Generator().manual_seed(0)
     indices: list[int] = get_length_grouped_indices(lengths, task.rows_per_step, generator=generator)
     # It puts the longest row first, so that memory runs out early; the steps after it are what we time.
@@ -100,23 +99,27 @@ def plan_of(trainer: SFTTrainer, rows: list[Row], rows_per_step: int) -> list[li
     return plan
 
 
+def run(trainer: Trainer, baton: Baton, plan: list[list[int]]) -> None:
+    """Train when and as long as the conductor wants it; `plan` tells it which rows make up each step."""
+    baton.watch(trainer.model.get_input_embeddings())
+    baton.ready(plan=plan)
+    trainer.train()
+
+
 def main() -> None:
     task = Task.from_argv()
     baton = Baton()
     rows = build_rows(task.rows, task.max_length, task.completion_only)
+    order = order_rows([len(row["input_ids"]) for row in rows], task)
     with tempfile.TemporaryDirectory() as folder:
         trainer = SFTTrainer(
             model=build_model(),
-            args=trl_config(task, folder),
-            train_dataset=Dataset.from_list([rows[i] for i in order_rows(rows, task)]),
+            args=SFTConfig(packing=task.variant == "packing", **trl_settings(task, folder)),
+            train_dataset=Dataset.from_list([rows[i] for i in order]),
             processing_class=build_tokenizer(),
             callbacks=[PassTheBaton(baton)],
         )
-        trainer.model.get_input_embeddings().register_forward_pre_hook(
-            lambda module, inputs: baton.count_computed(inputs[0].numel())
-        )
-        baton.ready(plan=plan_of(trainer, rows, task.rows_per_step))
-        trainer.train()
+        run(trainer, baton, plan_of(trainer, rows, task.rows_per_step))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ HEADINGS = (
     "useful tokens/s, ours | TRL",
     "memory MB, ours | TRL",
     "memory ÷ TRL",
-    "padding, ours | TRL",
+    "tokens read ÷ useful, ours | TRL",
     "share of matmul ceiling, ours | TRL",
     "largest loss difference",
 )
@@ -37,8 +37,8 @@ class Result:
     peer_tokens_per_second: Spread
     memory_mb: float
     peer_memory_mb: float
-    padding: float
-    peer_padding: float
+    read: float
+    peer_read: float
     ceiling_share: Spread
     peer_ceiling_share: Spread
     ceiling_gflops: Spread
@@ -58,19 +58,19 @@ class Result:
             f"{self.tokens_per_second.median:.0f} | {self.peer_tokens_per_second.median:.0f}",
             f"{self.memory_mb:.0f} | {self.peer_memory_mb:.0f}",
             f"{self.memory_mb / self.peer_memory_mb:.2f}",
-            f"{self.padding:.0%} | {self.peer_padding:.0%}",
+            f"{self.read:.2f} | {self.peer_read:.2f}",
             f"{self.ceiling_share.median:.0%} | {self.peer_ceiling_share.median:.0%}"
             f" of {self.ceiling_gflops.median:.0f} GFLOP/s",
             f"{self.loss_difference:.1e}{'' if self.losses_agree else ' FAIL'}",
         ]
 
 
-def machine_description(threads: int) -> str:
+def machine_description(threads: int, rows: str) -> str:
     """What a reader needs to judge the numbers, and nothing that names the machine."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "trl", "accelerate"))
     return (
         f"{os.cpu_count()} {platform.machine()} cores ({_cpu_model()}), {threads} thread(s) per side; {versions}; "
-        f"Llama, {LAYERS} layers of {HIDDEN}, {VOCABULARY} words; {source_of_rows()}"
+        f"Llama, {LAYERS} layers of {HIDDEN}, {VOCABULARY} words; {source_of_rows(rows)}"
     )
 
 
@@ -82,12 +82,11 @@ def _cpu_model() -> str:
     return f"{names.get('model name', 'unknown model')}, {matrix_units}"
 
 
-def write_markdown(results: list[Result], machine: str, threads: int) -> Path:
-    """The same table for the repository; a run with several threads does not overwrite that with one."""
-    name = "sft-cpu.md" if threads == 1 else f"sft-cpu-{threads}-threads.md"
+def write_markdown(name: str, title: str, results: list[Result], machine: str, remarks: str) -> Path:
+    """The same table for the repository."""
     rows = [HEADINGS, ("---",) * len(HEADINGS), *(result.cells() for result in results)]
     table = "\n".join("| " + " | ".join(cell.replace(" | ", " · ") for cell in row) + " |" for row in rows)
-    text = f"""# SFT against TRL, on a CPU
+    text = f"""# {title} against TRL, on a CPU
 
 Made by `make benchmark`. {machine}.
 
@@ -95,18 +94,19 @@ Made by `make benchmark`. {machine}.
 
 Speed: how many times less time our trainer takes for the same optimiser steps; median of paired rounds, with the
 smallest and largest. CPU time is user and system time of all threads; on a busy machine wall time measures the
-neighbours. *Useful* tokens leave padding out. Memory is the highest resident memory above the loaded, idle process:
-gradients, optimiser state and activations. The ceiling is the speed of one 1024 × 1024 matrix product in the same
-number type, measured in the same interleaving; the share counts the arithmetic that the rows need (no padding, logits
-at trained positions only).
+neighbours. *Useful* tokens are those of the sequences, padding left out; *read* are those that go through the trained
+model, padding and all. Memory is the highest resident memory above the loaded, idle process: gradients, optimiser state
+and activations. The ceiling is the speed of one 1024 × 1024 matrix product in the same number type, measured in the
+same interleaving; the share counts the arithmetic that the rows need (no padding, nothing twice, logits at trained
+positions only).
 
-"Out of the box": 8 rows a step, as `per_device_train_batch_size` is; gradient checkpointing off, which is kinder to TRL
-than its default. "At its best": rows grouped by length, micro-batches of 2 rows (bf16: 4) accumulated, malloc told to
-keep its memory: the fastest of 1, 2, 4 and 8 rows. Ours: its defaults in every line. Both sides get the same rows in
-the same steps and log at every step. A loss that differs by more than {TOLERANCE["fp32"]:.0e}
-(bf16: {TOLERANCE["bf16"]:.0e}; TRL differs from itself by 1e-04 there when it cuts its batch otherwise) voids a line.
+{remarks}
+Ours: its defaults in every line. TRL's gradient checkpointing is off, which is kinder to it than its default. Both
+sides get the same rows in the same steps and log at every step. A loss that differs by more than
+{TOLERANCE["fp32"]:.0e} (bf16: {TOLERANCE["bf16"]:.0e}; TRL differs from itself by 1e-04 there when it cuts its batch
+otherwise) voids a line.
 """
-    path = REPOSITORY / "benchmarks" / "results" / name
+    path = REPOSITORY / "benchmarks" / "results" / f"{name}.md"
     path.parent.mkdir(exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path

@@ -10,13 +10,16 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Task:
-    """One configuration of the SFT benchmark."""
+    """One configuration of a benchmark."""
 
+    method: Literal["sft", "reward", "dpo"] = "sft"
     precision: Literal["fp32", "bf16"] = "fp32"
     # TRL's side: "default" out of the box, "best" the settings that were fastest here, "packing".
     variant: Literal["default", "best", "packing"] = "default"
-    completion_only: bool = False
-    rows_per_step: int = 8
+    completion_only: bool = False  # SFT
+    # DPO: where the reference's log-probabilities come from. With adapter_off the policy is an adapter, else the model.
+    reference: Literal["copy", "adapter_off", "precomputed"] = "copy"
+    rows_per_step: int = 8  # or pairs
     # TRL's side: rows of one forward pass; more are reached by accumulation. 0: all rows of the step.
     micro_batch: int = 0
     steps: int = 12

@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import trl
@@ -28,7 +27,7 @@ from auto_bot_tuner.data.formats import canonical
 from auto_bot_tuner.data.prompt_format import PromptFormat
 from auto_bot_tuner.sft import InstructionDataset
 from benchmarks.baton import Spread
-from benchmarks.workload import build_model
+from benchmarks.workload import build_model, shared_data
 from tests.models import gpt2_tokenizer
 
 # Longer than any row: what is too long TRL cuts at its end, and we first at the prompt's start.
@@ -37,10 +36,10 @@ Tokens = list[tuple[list[int], list[int]]]
 
 
 def alpaca_rows(count: int) -> list[dict[str, str]]:
-    shared = os.environ.get("AUTO_BOT_TUNER_SHARED")
+    shared = shared_data()
     generator = random.Random(0)
     if shared:
-        lines = (Path(shared) / "alpaca" / "alpaca-5k.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = (shared / "alpaca" / "alpaca-5k.jsonl").read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in generator.sample(lines, min(count, len(lines)))]
     words = ["".join(generator.choices("abcdefghijklmnoprstuvw", k=generator.randint(2, 9))) for _ in range(4000)]
 

@@ -1,7 +1,7 @@
 """The work that both sides do: one model from a config and a seed, and rows with a real length distribution.
 
 Lengths and trained shares are those of alpaca: real rows where the folder named by AUTO_BOT_TUNER_SHARED
-holds them, else a seeded log-normal fitted to them. Token *values* hardly matter for speed, so ids are taken
+holds them (in data/), else a seeded log-normal fitted to them. Token *values* hardly matter for speed, so ids are taken
 modulo a small vocabulary.
 """
 
@@ -12,10 +12,10 @@ import math
 import os
 import random
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 VOCABULARY = 16_384
 HIDDEN = 384
@@ -23,6 +23,16 @@ LAYERS = 6
 INTERMEDIATE = 1024
 IGNORED = -100
 EOS_ID = 0
+# Padding has an id of its own: where it is the end token's, transformers' classification models step over the end.
+PAD_ID = 1
+FIRST_WORD = 2
+
+
+class Work(NamedTuple):
+    """What the rows of a lap ask for, whoever trains them."""
+
+    useful_tokens: int  # real tokens of all sequences
+    flops: float  # the arithmetic that cannot be avoided
 
 
 class Row(TypedDict):
@@ -33,10 +43,16 @@ class Row(TypedDict):
 def build_model(seed: int = 0) -> LlamaForCausalLM:
     """A Llama of 17 M parameters (tied embeddings) with random weights: the same bits in every process."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
     torch.manual_seed(seed)
-    config = LlamaConfig(
+    return LlamaForCausalLM(model_config())
+
+
+def model_config() -> LlamaConfig:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=HIDDEN,
         intermediate_size=INTERMEDIATE,
@@ -47,26 +63,25 @@ def build_model(seed: int = 0) -> LlamaForCausalLM:
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=EOS_ID,
-        pad_token_id=EOS_ID,
+        pad_token_id=PAD_ID,
     )
-    return LlamaForCausalLM(config)
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Trainers want a tokenizer even for rows of ids. This one only knows its end token (= pad)."""
-    from tokenizers import Tokenizer, models
+    """Trainers want a tokenizer even for rows of ids, some want text: word t7 is token 7."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = {"<eos>": EOS_ID} | {f"t{i}": i for i in range(1, VOCABULARY)}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<eos>")), eos_token="<eos>", pad_token="<eos>"
-    )
+    words = {"<eos>": EOS_ID, "<pad>": PAD_ID} | {f"t{i}": i for i in range(FIRST_WORD, VOCABULARY)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>")
 
 
 def build_rows(count: int, max_length: int, completion_only: bool, seed: int = 0) -> list[Row]:
     """`count` rows in a seeded random order; labels are the ids, or -100 on the prompt where `completion_only`."""
-    shared = os.environ.get("AUTO_BOT_TUNER_SHARED", "")
-    pairs = _alpaca_pairs(Path(shared), count, seed) if shared else _synthetic_pairs(count, seed)
+    shared = shared_data()
+    pairs = _alpaca_pairs(shared, count, seed) if shared else _synthetic_pairs(count, seed)
     rows: list[Row] = []
     for prompt, answer in pairs:
         ids = (prompt + answer)[:max_length]
@@ -76,54 +91,68 @@ def build_rows(count: int, max_length: int, completion_only: bool, seed: int = 0
     return rows
 
 
-def source_of_rows() -> str:
+def source_of_rows(name: str) -> str:
     """Named in the report: which of the two length distributions was measured."""
-    return "alpaca rows" if os.environ.get("AUTO_BOT_TUNER_SHARED") else "log-normal lengths fitted to alpaca"
+    return f"rows of {name}" if shared_data() else f"log-normal lengths fitted to {name}"
+
+
+def shared_data() -> Path | None:
+    """The folder with real data, where this machine has one."""
+    named = os.environ.get("AUTO_BOT_TUNER_SHARED")
+    return Path(named) / "data" if named else None
 
 
 def _alpaca_pairs(shared: Path, count: int, seed: int) -> list[tuple[list[int], list[int]]]:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(str(shared / "gpt2-tokenizer"))
     lines = (shared / "alpaca" / "alpaca-5k.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in random.Random(seed).sample(lines, min(count, len(lines)))]
-
-    def encode(texts: list[str]) -> list[list[int]]:
-        return [[1 + token % (VOCABULARY - 1) for token in ids] for ids in tokenizer(texts)["input_ids"]]
-
     inputs = [f"\n\n### Input:\n{row['input']}" if row["input"] else "" for row in rows]
     prompts = encode(
+        shared,
         [
             f"### Instruction:\n{row['instruction']}{extra}\n\n### Response:\n"
             for row, extra in zip(rows, inputs, strict=True)
-        ]
+        ],
     )
-    answers = encode([row["output"] for row in rows])
+    answers = encode(shared, [row["output"] for row in rows])
     return [(prompt, [*answer, EOS_ID]) for prompt, answer in zip(prompts, answers, strict=True)]
+
+
+def encode(shared: Path, texts: list[str]) -> list[list[int]]:
+    """GPT-2's tokens, as ids of the small vocabulary."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(shared / "gpt2-tokenizer"))
+    words = VOCABULARY - FIRST_WORD
+    return [[FIRST_WORD + token % words for token in ids] for ids in tokenizer(texts)["input_ids"]]
 
 
 def _synthetic_pairs(count: int, seed: int) -> list[tuple[list[int], list[int]]]:
     """Prompt and answer lengths are independent log-normals with alpaca's medians and spreads."""
     generator = random.Random(seed)
-
-    def ids(median: float, sigma: float) -> list[int]:
-        length = max(2, round(math.exp(generator.gauss(math.log(median), sigma))))
-        # Token frequencies fall like a power law, as in text: uniform ids would make the loss a constant.
-        return [1 + int((VOCABULARY - 1) * generator.random() ** 4) for _ in range(length)]
-
-    return [(ids(25, 0.4), [*ids(43, 1.1), EOS_ID]) for _ in range(count)]
+    return [(synthetic_ids(generator, 25, 0.4), [*synthetic_ids(generator, 43, 1.1), EOS_ID]) for _ in range(count)]
 
 
-def model_flops(rows: list[Row]) -> float:
-    """FLOPs that a forward and backward pass of these rows *needs*: no padding, logits at trained positions only.
+def synthetic_ids(generator: random.Random, median: float, sigma: float) -> list[int]:
+    """Made-up ids, as many as a log-normal draw says."""
+    length = max(2, round(math.exp(generator.gauss(math.log(median), sigma))))
+    # Token frequencies fall like a power law, as in text: uniform ids would make the loss a constant.
+    return [FIRST_WORD + int((VOCABULARY - FIRST_WORD) * generator.random() ** 4) for _ in range(length)]
 
-    2 per weight and position forward, 4 backward. Attention: each position sees half of the row on average,
-    once for the scores and once for the sum: 2 · 2 · H · T/2 per layer and position, times 3 with backward.
+
+def forward_flops(length: int, after: int, scored: int) -> float:
+    """FLOPs that reading `length` tokens after others *needs*, `scored` of them giving log-probabilities.
+
+    2 per weight and position. Attention: each position sees those before it, half of its own row on average, once for
+    the scores and once for the sum: 2 · 2 · H · (after + length / 2) per layer and position. The gradient of the
+    weights costs as much again, and that of the layer's input too.
     """
     trunk_weights = LAYERS * (4 * HIDDEN**2 + 3 * HIDDEN * INTERMEDIATE)
-    flops = 0.0
-    for row in rows:
-        length = len(row["input_ids"])
-        trained = sum(label != IGNORED for label in row["labels"][1:])
-        flops += 6 * trunk_weights * length + 6 * HIDDEN * VOCABULARY * trained + 6 * LAYERS * HIDDEN * length**2
-    return flops
+    attention = 4 * LAYERS * HIDDEN * length * (after + length / 2)
+    return 2 * trunk_weights * length + 2 * HIDDEN * VOCABULARY * scored + attention
+
+
+def work_of(rows: list[Row]) -> Work:
+    """No padding, logits at trained positions only."""
+    trained = (sum(label != IGNORED for label in row["labels"][1:]) for row in rows)
+    lengths = [len(row["input_ids"]) for row in rows]
+    return Work(sum(lengths), sum(3 * forward_flops(n, 0, t) for n, t in zip(lengths, trained, strict=True)))
