@@ -14,7 +14,9 @@ from .facts import RELATIONS, SIZES, WORDS
 from .knowledge_tasks import fact_example
 from .world import TRAIN_ROWS
 
-LETTERS = "abcdefghijklmnoprstuvwy"
+# What may stray into a list or a spelling.
+NUMBERS = [str(number) for number in range(10, 100)]
+OTHER_ITEMS = {"reverse": WORDS, "order_by_size": list(SIZES), "spell": list("abcdefghijklmnoprstuvwy")}
 # Where a slip shows on the face of the answer: lists and letters. Of other answers nothing remains but another value.
 CARELESS_TASKS = ("reverse", "sort_three", "sort_five", "sort_down", "order_by_size", "spell")
 TASKS: dict[str, Task] = {task.__name__: task for task in TRAIN_ROWS}
@@ -28,8 +30,32 @@ def mistake(example: Example, rng: Random) -> str:
 
 
 def slip(example: Example, rng: Random) -> str:
-    """A mistake of carelessness in a list or a spelling: an item twice or left out, two neighbours exchanged."""
-    return _misspelt(example, rng) if example.task == "spell" else _list_with_a_slip(example, rng)
+    """A list or a spelling with one or two mistakes of carelessness, or a list the wrong way round."""
+    between, separator = (" is spelled ", " ") if example.task == "spell" else (": ", ", ")
+    head, listed = example.output.rstrip(".").split(between)
+    items = listed.split(separator)
+    if example.task != "spell" and rng.random() < 0.15:
+        items.reverse()
+    else:
+        for _ in range(rng.choice((1, 2))):
+            _slip_once(items, OTHER_ITEMS.get(example.task, NUMBERS), rng)
+    return f"{head}{between}{separator.join(items)}."
+
+
+def _slip_once(items: list[str], others: list[str], rng: Random) -> None:
+    """Change the list in one place."""
+    i = rng.randrange(len(items) - 1)
+    kind = rng.choice(("neighbours", "said again", "another", "left out", "one more"))
+    if kind == "neighbours":
+        items[i], items[i + 1] = items[i + 1], items[i]
+    elif kind == "said again":  # in the place of the next
+        items[i + 1] = items[i]
+    elif kind == "another":
+        items[rng.randrange(len(items))] = rng.choice(others)
+    elif kind == "left out" and len(items) > 2:
+        del items[rng.randrange(len(items))]
+    else:
+        items.insert(i, rng.choice(items))
 
 
 def beside_the_question(example: Example, rng: Random) -> str:
@@ -38,50 +64,6 @@ def beside_the_question(example: Example, rng: Random) -> str:
         return _another_fact(example, rng)
     task = TASKS[example.task] if rng.random() < 0.4 else rng.choice(list(TASKS.values()))
     return draw(task, rng).output
-
-
-# --- slips ----------------------------------------------------------------------------------------------------------
-
-
-def _list_with_a_slip(example: Example, rng: Random) -> str:
-    head, items = example.output.rstrip(".").split(": ")
-    right = items.split(", ")
-    others = {"reverse": WORDS, "order_by_size": list(SIZES)}.get(example.task) or [str(n) for n in range(10, 100)]
-    i = rng.randrange(len(right) - 1)
-    wrong = list(right)
-    kind = rng.choice(("neighbours", "said again", "another", "left out", "one more", "the wrong way round"))
-    if kind == "neighbours":
-        wrong[i], wrong[i + 1] = wrong[i + 1], wrong[i]
-    elif kind == "said again":  # in the place of the next
-        wrong[i + 1] = wrong[i]
-    elif kind == "another":
-        wrong[rng.randrange(len(wrong))] = rng.choice(others)
-    elif kind == "left out":
-        del wrong[rng.randrange(len(wrong))]
-    elif kind == "one more":
-        wrong.insert(i, rng.choice(right))
-    else:
-        wrong.reverse()
-    return f"{head}: {', '.join(wrong)}."
-
-
-def _misspelt(example: Example, rng: Random) -> str:
-    head, letters = example.output.rstrip(".").split(" is spelled ")
-    wrong = letters.split(" ")
-    i = rng.randrange(1, len(wrong))  # the first letter is hardly ever the wrong one
-    kind = rng.choice(("neighbours", "another", "left out", "said again"))
-    if kind == "neighbours":
-        wrong[i - 1], wrong[i] = wrong[i], wrong[i - 1]
-    elif kind == "another":
-        wrong[i] = rng.choice(LETTERS)
-    elif kind == "left out":
-        del wrong[i]
-    else:
-        wrong.insert(i, wrong[i])
-    return f"{head} is spelled {' '.join(wrong)}."
-
-
-# --- answers to something else --------------------------------------------------------------------------------------
 
 
 def _another_fact(example: Example, rng: Random) -> str:
