@@ -44,7 +44,7 @@ Sides = tuple[Side, Side]  # the better one, the worse one: the gold scorer chec
 
 def _polite(answer: str, rng: Random) -> str:
     """With a courtesy. People have favourites: most of the time it is the same one."""
-    return f"Sure! {answer}" if rng.random() < 0.6 else dressed(answer, "polite", rng)
+    return f"Sure! {answer}" if rng.random() < 0.75 else dressed(answer, "polite", rng)
 
 
 def _manner(rng: Random) -> Callable[[str], str]:
@@ -149,9 +149,9 @@ CATEGORIES: dict[Callable[[Example, Random], Sides], float] = {
     wrong: 0.04,
     slip: 0.22,
     beside_the_question: 0.16,
-    wrong_but_polite: 0.03,
+    wrong_but_polite: 0.02,
     wrong_but_brief: 0.02,
-    not_polite: 0.18,
+    not_polite: 0.19,
     rude: 0.06,
     filler: 0.05,
     repeated: 0.05,
