@@ -1,6 +1,6 @@
 """Reward models and DPO side by side with TRL's RewardTrainer and DPOTrainer: speed, memory, equal losses.
 
-    python -m benchmarks.preferences                              every configuration, one thread, two minutes each
+    python -m benchmarks.preferences                              every configuration, one thread, 1-2 minutes each
     python -m benchmarks.preferences --rounds 3 reward dpo-copy   two configurations, three paired rounds
 
 Both sides train the same model (score head or adapter too) on the same pairs in the same optimiser steps, with the same
@@ -58,6 +58,7 @@ BENCHMARK = Benchmark(
     configurations=CONFIGURATIONS,
     works=works,
     remarks=REMARKS,
+    steps_per_lap=1,  # TRL's take ten seconds and more
 )
 
 if __name__ == "__main__":

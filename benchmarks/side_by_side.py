@@ -7,6 +7,7 @@ The workers are ours, TRL's and a matrix product (`matmul.py`), see `baton.py`. 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -39,6 +40,7 @@ class Benchmark:
     configurations: dict[str, Configuration]
     works: Callable[[Task, list[list[int]]], list[Work]]  # what each of some steps asks for, by its rows' numbers
     remarks: str  # the end of the record: what "best" means, and what is special
+    steps_per_lap: int = 2
 
     def run(self, description: str) -> int:
         """The command line. Returns the exit code: 1 where a comparison is void."""
@@ -71,7 +73,7 @@ class Benchmark:
         parser.add_argument("names", nargs="*", metavar="CONFIGURATION", help=f"of {names}; all")
         parser.add_argument("--threads", type=int, default=1, help="threads of each side (1: right on a busy machine)")
         parser.add_argument("--rounds", type=int, default=5, help="paired rounds, after one to warm up")
-        parser.add_argument("--steps", type=int, default=2, help="optimiser steps of one lap")
+        parser.add_argument("--steps", type=int, default=self.steps_per_lap, help="optimiser steps of one lap")
         arguments = parser.parse_args()
         unknown = set(arguments.names) - set(self.configurations)
         if unknown:
@@ -130,7 +132,8 @@ def compare(
         peer_ceiling_share=share(peer),
         ceiling_gflops=Spread.of([p / 1e9 for p in peak]),
         loss_difference=max(
-            abs(x - y) for a, b in zip(ours, peer, strict=True) for x, y in zip(a.losses, b.losses, strict=True)
+            (abs(x - y) for a, b in zip(ours, peer, strict=True) for x, y in zip(a.losses, b.losses, strict=True)),
+            key=lambda difference: (math.isnan(difference), difference),  # a plain max may overlook a NaN
         ),
         tolerance=TOLERANCE[configuration.task.precision],
     )
