@@ -39,7 +39,7 @@ for name, (title, task) in KINDS.items():
     CONFIGURATIONS[f"{name}-best"] = Configuration(f"{title}; TRL at its best", at_its_best(task, 2), tuned_malloc=True)
 
 REMARKS = """"Out of the box": 8 pairs a step, as `per_device_train_batch_size` is. "At its best": pairs grouped by
-length, micro-batches of 2 pairs accumulated, malloc told to keep its memory: the fastest of 1, 2, 4 and 8 pairs.
+length, micro-batches of 2 pairs accumulated, malloc told to keep its memory.
 A pair's prompt stands in both of its sequences; ours reads it once, so it reads fewer tokens than are useful.
 """
 
