@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from auto_bot_tuner.rlhf.config import RewardModelConfig
 from auto_bot_tuner.training.config import STRICT, TrainingConfig
 from auto_bot_tuner.utils.run_config import RunConfig
-from commands.training import RunArguments, carry_out, config_writer, preset_layers, refuse_sft_settings
+from commands.training import RunArguments, carry_out, config_writer, preset_layers, refuse_sft_settings, say_preset
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -32,6 +32,7 @@ def layers(argv: Sequence[str]) -> Arguments | None:
 
 def run(arguments: Arguments) -> None:
     """Train, or with `--dry-run` show what would be trained."""
+    say_preset(arguments)
     train(arguments, arguments.dry_run)
 
 

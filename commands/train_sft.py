@@ -12,7 +12,14 @@ from pydantic.dataclasses import dataclass
 from auto_bot_tuner.sft.config import SFTConfig
 from auto_bot_tuner.training.config import STRICT, TrainingConfig
 from auto_bot_tuner.utils.run_config import RunConfig
-from commands.training import RunArguments, carry_out, config_writer, preset_layers, refuse_preference_settings
+from commands.training import (
+    RunArguments,
+    carry_out,
+    config_writer,
+    preset_layers,
+    refuse_preference_settings,
+    say_preset,
+)
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -32,6 +39,7 @@ def layers(argv: Sequence[str]) -> Arguments | None:
 
 def run(arguments: Arguments) -> None:
     """Train, or with `--dry-run` show what would be trained."""
+    say_preset(arguments)
     train(arguments, arguments.dry_run)
 
 

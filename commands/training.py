@@ -78,18 +78,27 @@ def under_flags(dataset: DatasetConfig, argv: Sequence[str]) -> DatasetConfig:
 def preset_path(method: str, model: str, preset: str) -> Path | None:
     """The preset's file for this model's family (`tiny`), else the general one; None where no preset is asked for.
 
+    The family is the model's name, or a folder in its path: checkpoints/sft/tiny/final and …/tiny-quick/final are tiny.
+
     Raises:
         UsageError: this method has no such preset.
     """
     if not preset:
         return None
-    family = Path(model or GENERAL_FAMILY).name.lower()
-    for candidate in (family, GENERAL_FAMILY):
+    families = [part.partition("-")[0].lower() for part in reversed(Path(model).parts)]
+    for candidate in (*families, GENERAL_FAMILY):
         path = CONFIGS / f"{method}_{candidate}_{preset}.yaml"
         if path.exists():
             return path
     names = sorted({path.stem.split("_")[-1] for path in CONFIGS.glob(f"{method}_*_*.yaml")})
     raise UsageError(f"no preset {preset!r} for {method}: there are {', '.join(names)} (files configs/{method}_*.yaml)")
+
+
+def say_preset(arguments: RunArguments) -> None:
+    """Which file lies below the flags, where one does: a preset goes by the model's name, so say what was found."""
+    path = preset_path(arguments.method, arguments.model.name, arguments.preset)
+    if path is not None:
+        say(f"preset           {path.relative_to(CONFIGS.parent)}")
 
 
 def preset_layers(arguments_class: type[Arguments], argv: Sequence[str]) -> Arguments | None:

@@ -11,6 +11,7 @@ import yaml
 
 import main
 from auto_bot_tuner.utils.run_config import load_run_config
+from commands.training import preset_path
 from tests.models import gpt2_tokenizer, tiny_model
 
 ROWS = [{"instruction": f"What is {i} plus 1?", "input": "", "output": f"{i} plus 1 is {i + 1}."} for i in range(24)]
@@ -95,3 +96,19 @@ def test_a_finished_run_is_not_overwritten_by_accident(world, capsys):
 def test_no_data_set_is_wrong_usage(world, capsys):
     assert main.main(["train-sft", "--model", "model"]) == 2
     assert "--dataset" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "file"),
+    [
+        ("tiny", "dpo_tiny_standard.yaml"),
+        ("checkpoints/sft/tiny/final", "dpo_tiny_standard.yaml"),
+        ("checkpoints/sft/tiny-quick/final", "dpo_tiny_standard.yaml"),
+        ("gpt2", "dpo_gpt2_standard.yaml"),
+        ("checkpoints/mine/final", "dpo_gpt2_standard.yaml"),
+        ("", "dpo_gpt2_standard.yaml"),
+    ],
+)
+def test_a_preset_goes_by_the_family_that_a_model_came_from(model, file):
+    found = preset_path("dpo", model, "standard")
+    assert found is not None and found.name == file
