@@ -110,7 +110,7 @@ def test_the_bag_of_words_is_fitted_on_other_rows(desk: Path, capsys: pytest.Cap
 def test_the_bag_of_words_takes_the_training_split_and_never_what_is_measured(desk: Path) -> None:
     from commands.evaluate.reward import RewardArguments, training_rows
 
-    assert len(training_rows(RewardArguments(model="rm"))) == 7000  # of tiny-preferences, whose test split is measured
+    assert len(training_rows(RewardArguments(model="rm"))) == 9000  # of tiny-preferences, whose test split is measured
     assert training_rows(RewardArguments(model="rm", split="train[:50]")) is None
     assert training_rows(RewardArguments(model="rm", dataset="rows.jsonl")) is None
 

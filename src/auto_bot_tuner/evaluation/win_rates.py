@@ -49,7 +49,7 @@ class WinRate:
     def __str__(self) -> str:
         """
         >>> str(win_rate([1, 1, 0.5, 0]))
-        'win rate 62.5% [25.4%, 89.4%], not significant: 2 wins, 1 tie, 1 loss'
+        'win rate 62.5% [21.9%, 90.8%], not significant: 2 wins, 1 tie, 1 loss'
         """
         counts = [(self.wins, "win", "wins"), (self.ties, "tie", "ties"), (self.losses, "loss", "losses")]
         told = ", ".join(f"{count} {one if count == 1 else many}" for count, one, many in counts)

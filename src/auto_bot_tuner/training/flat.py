@@ -6,14 +6,16 @@ sequence. The second is a small attention function that cuts queries, keys and v
 of alpaca, eight at a time, are half padding otherwise, and padding costs as much as text.
 
 The same function computes a shared prompt once. Two answers to one prompt lie in the flat row as [prompt, answer 1,
-answer 2]: in a causal model the prompt's hidden states do not depend on what follows, so answer 2 goes on from the keys
-and values that the first sequence has left. Gradients add up where the two use the same state, as they should.
+answer 2]: in a causal model the prompt's hidden states do not depend on what follows, so answer 2 sees the prompt's,
+and does not see answer 1. Gradients add up where the two use the same state, as they should.
 
 On a GPU the many small attention calls cost more than padding does; there batches are padded.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,54 +29,73 @@ from auto_bot_tuner.utils.quiet import quiet_libraries
 ATTENTION = "per_sequence"
 
 
+@dataclass
+class Bundle:
+    """Sequences that are read in one attention call: one alone, or several that share the first one's beginning."""
+
+    own_lengths: list[int]  # tokens of each in the flat row, neighbours there
+    shared_lengths: list[int]  # tokens of the first that each of them goes on from; 0 for the first itself
+    masks: dict[int | None, torch.Tensor | None] = field(default_factory=dict)  # by window: the same in every layer
+
+    def mask(self, window: int | None, device: torch.device) -> torch.Tensor | None:
+        """(1, 1, n, n), added to the attention scores: 0 where token i (a row) sees token j, else minus infinity.
+
+        None where PyTorch's own causal attention says the same, which is its fastest.
+        """
+        if window not in self.masks:
+            is_plain = len(self.own_lengths) == 1 and (window is None or self.own_lengths[0] <= window)
+            self.masks[window] = None if is_plain else self.build_mask(window).to(device)
+        return self.masks[window]
+
+    def build_mask(self, window: int | None) -> torch.Tensor:
+        own, shared = torch.tensor(self.own_lengths), torch.tensor(self.shared_lengths)
+        sequence = torch.arange(len(own)).repeat_interleave(own)  # (n,): whose token it is
+        position = torch.cat([torch.arange(s, s + length) for s, length in zip(shared, own, strict=True)])  # (n,)
+        is_own = sequence[:, None] == sequence  # (n, n)
+        is_shared = (sequence == 0) & (position < shared[sequence][:, None])
+        distance = position[:, None] - position
+        # A token sees itself and what stands before it; with a window, itself and the window - 1 tokens before it.
+        seen = (is_own | is_shared) & (distance >= 0) & (distance < (window or len(position) + 1))
+        return torch.zeros(seen.shape).masked_fill_(~seen, -math.inf)[None, None]
+
+
+def bundles_of(own_lengths: list[int], shared_lengths: list[int]) -> list[Bundle]:
+    """The sequences of a flat row: each that shares nothing begins a bundle, those after it that share join it."""
+    bundles: list[Bundle] = []
+    for own, shared in zip(own_lengths, shared_lengths, strict=True):
+        if shared == 0:
+            bundles.append(Bundle([], []))
+        bundles[-1].own_lengths.append(own)
+        bundles[-1].shared_lengths.append(shared)
+    return bundles
+
+
 def per_sequence_attention(
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    sequence_lengths: list[int] | None = None,
-    shared_lengths: list[int] | None = None,
+    bundles: list[Bundle] | None = None,
     sliding_window: int | None = None,
     **settings: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each sequence of a flat row: query (1, heads, sum of lengths, d) -> (1, sum, heads, d).
 
-    A sequence with a shared length goes on after that many first tokens of the last sequence that has none.
-    Without `sequence_lengths` (generation, a padded batch) it is PyTorch's attention as transformers calls it.
+    Without `bundles` (generation, a padded batch) it is PyTorch's attention as transformers calls it.
     """
-    if sequence_lengths is None:
+    if bundles is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
     outputs = []
-    parts = (tensor.float().split(sequence_lengths, dim=2) for tensor in (query, key, value))
-    shared_lengths = shared_lengths or [0] * len(sequence_lengths)
+    sizes = [sum(bundle.own_lengths) for bundle in bundles]
+    parts = (tensor.float().split(sizes, dim=2) for tensor in (query, key, value))
     # In float32 even under autocast: for rows this short PyTorch's backward pass of attention on a CPU is up to seven
     # times slower in bfloat16 (40 tokens: 1.25 ms, not 0.17; equal at 320).
     with torch.autocast(query.device.type, enabled=False):
-        for shared, q, k, v in zip(shared_lengths, *parts, strict=True):
-            if shared == 0:
-                first_k, first_v = k, v
-            else:
-                k = torch.cat([first_k[:, :, :shared], k], dim=2)  # (1, heads, shared + length, d)
-                v = torch.cat([first_v[:, :, :shared], v], dim=2)
-            mask = causal_mask(q.shape[2], shared, sliding_window, q.device)
+        for bundle, q, k, v in zip(bundles, *parts, strict=True):
+            mask = bundle.mask(sliding_window, q.device)
             outputs.append(sdpa_attention_forward(module, q, k, v, mask, **settings)[0])
     return torch.cat(outputs, dim=1).to(query.dtype), None
-
-
-def causal_mask(length: int, shared: int, sliding_window: int | None, device: torch.device) -> torch.Tensor | None:
-    """(1, 1, length, shared + length): what each of `length` tokens after `shared` others sees.
-
-    None where PyTorch's own causal attention says the same, which is its fastest. (With fewer queries than keys its
-    causal mask would align top-left: the first answer token would see only the first prompt token.)
-    """
-    exceeds_window = sliding_window is not None and shared + length > sliding_window
-    if shared == 0 and not exceeds_window:
-        return None
-    seen = torch.ones(length, shared + length, dtype=torch.bool, device=device).tril(shared)
-    if sliding_window is not None:
-        seen = seen.triu(shared + 1 - sliding_window)  # a token sees itself and the window - 1 before it
-    return seen[None, None]
 
 
 AttentionInterface.register(ATTENTION, per_sequence_attention)
@@ -114,8 +135,7 @@ def hidden_states_at(
         position_ids=positions[own][None],  # 0, 1, …, restarting with each sequence
         # A mask of four dimensions is passed on as it is. Without it transformers would build one of (sum, sum).
         attention_mask=torch.zeros(1, 1, 1, 1, device=input_ids.device),
-        sequence_lengths=(lengths - shared).tolist(),
-        shared_lengths=shared.tolist(),
+        bundles=bundles_of((lengths - shared).tolist(), shared.tolist()),
         use_cache=False,
     )
     hidden: torch.Tensor = output.last_hidden_state[0]  # (own tokens, H)
