@@ -84,6 +84,7 @@ def measure_answers(result: Result, models: Mapping[str, str], rows: list[Row], 
 
 def measure_scores(result: Result, models: Mapping[str, str], pairs: list[Row]) -> None:
     """Let the reward model rank held-out pairs."""
+    from auto_bot_tuner.assets.preferences import CORRECTNESS
     from auto_bot_tuner.evaluation.intervals import share_won
     from auto_bot_tuner.rlhf.reward_model import load_reward_model
     from auto_bot_tuner.rlhf.scoring import score_responses
@@ -93,9 +94,10 @@ def measure_scores(result: Result, models: Mapping[str, str], pairs: list[Row]) 
     chosen, rejected = (
         score_responses(model, tokenizer, asked, [pair[side] for pair in pairs]) for side in ("chosen", "rejected")
     )
-    kinds: dict[str, list[float]] = {"all": []}
+    kinds: dict[str, list[float]] = {}
     for pair, better, worse in zip(pairs, chosen, rejected, strict=True):
-        for kind in ("all", pair["category"]):
+        is_about_truth = pair["category"] in CORRECTNESS
+        for kind in ("all", *["right against wrong"] * is_about_truth, pair["category"]):
             kinds.setdefault(kind, []).append(better - worse)
     result.pairs = {kind: share_won(margins) for kind, margins in kinds.items()}
     result.pairs["length alone"] = share_won([len(pair["chosen"]) - len(pair["rejected"]) for pair in pairs])
@@ -159,8 +161,8 @@ def stage_table(answering: list[tuple[Result, AccuracyReport]]) -> Table:
     from rich.table import Table
 
     prompts = answering[0][1].overall.n
-    table = Table("stage", title=f"{prompts} held-out prompts")
-    for column in ("accuracy", "95 %", "ended", "gold", "gold, T=1", "reward", "KL", "seconds"):
+    table = Table("stage", title=f"{prompts} held-out prompts (gold: greedy answers; T=1: gold of sampled ones)")
+    for column in ("accuracy", "95 %", "ended", "gold", "T=1", "reward", "KL", "sec."):
         table.add_column(column, justify="right")
     for result, report in answering:
         low, high = report.overall.interval

@@ -161,6 +161,9 @@ CATEGORIES: dict[Callable[[Example, Random], Sides], float] = {
     no_answer: 0.05,
 }
 
+# Both sides are dressed alike and one of them is not right: what these are ranked by is truth, nothing else.
+CORRECTNESS = ("wrong", "slip", "beside_the_question")
+
 
 # --- the judge ------------------------------------------------------------------------------------------------------
 
