@@ -176,6 +176,15 @@ def test_responses_are_scored_to_their_end_token_or_without_it(folders: dict[str
     )
 
 
+def test_a_prompt_that_leaves_no_room_for_an_answer_is_one_line(folders: dict[str, Path]) -> None:
+    model = create_reward_model_from_pretrained(folders["gpt2"], device="cpu")
+    _, tokenizer, _ = load_model_and_tokenizer(folders["gpt2"], device="cpu")
+    chat = [{"role": "system", "content": "Be brief. " * 500}, {"role": "user", "content": "Name a colour."}]
+    with pytest.raises(UserError, match="leaves no room for an answer") as refusal:
+        score_responses(model, tokenizer, [chat], ["Red."])
+    assert "\n" not in str(refusal.value)
+
+
 # --- folders ---------------------------------------------------------------------------------------------------------
 
 
@@ -208,6 +217,15 @@ def test_the_adapters_folder_opens_in_plain_peft_head_included(folder: Path, tmp
     base = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32)
     plain = PeftModel.from_pretrained(base, tmp_path).eval()
     assert [raw - 3.0 for raw in raw_scores_of_transformers(plain)] == pytest.approx(scores(model), abs=1e-5)
+
+
+def test_an_adapter_on_a_bfloat16_base_is_merged_though_its_head_is_float32(folder: Path, tmp_path: Path) -> None:
+    """transformers' own forward multiplies bfloat16 states by the float32 head, and fails: here it must not."""
+    model = create_reward_model_from_pretrained(folder, device="cpu", use_lora=True, dtype="bfloat16")
+    shaken(model)
+    difference = saving.save_for_users(model.model, byte_tokenizer(), tmp_path / "final")
+    assert difference < 0.1
+    assert scores(RewardModel.from_pretrained(tmp_path / "final", "cpu")) == pytest.approx(scores(model), abs=0.1)
 
 
 @pytest.mark.parametrize("on_hub", [False, True], ids=["merged", "adapter"])

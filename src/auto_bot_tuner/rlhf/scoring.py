@@ -15,6 +15,7 @@ from auto_bot_tuner.data import IGNORE_INDEX
 from auto_bot_tuner.data.chat_template import Conversation
 from auto_bot_tuner.data.prompt_format import PromptFormat
 from auto_bot_tuner.evaluation.engine import context_limit, evaluation_mode
+from auto_bot_tuner.utils.errors import UserError
 
 
 def score_responses(
@@ -29,6 +30,9 @@ def score_responses(
 
     Args:
         ended: whether each response ended by itself; one that ran out of room is read without an end token. None: all.
+
+    Raises:
+        UserError: a system message leaves no room for an answer.
     """
     ended = [True] * len(responses) if ended is None else ended
     chats = [
@@ -36,8 +40,13 @@ def score_responses(
         for conversation, response in zip(conversations, responses, strict=True)
     ]
     rows = []
-    prompt_format = PromptFormat.from_tokenizer(tokenizer)
-    for row, has_end in zip(prompt_format.encode_batch(chats, context_limit(reward_model)), ended, strict=True):
+    prompt_format, limit = PromptFormat.from_tokenizer(tokenizer), context_limit(reward_model)
+    for row, has_end in zip(prompt_format.encode_batch(chats, limit), ended, strict=True):
+        if not any(row.trained):
+            raise UserError(
+                f"a prompt leaves no room for an answer: the reward model reads {limit} tokens, and its system message "
+                "stays whole; shorten it, or take a reward model that reads more"
+            )
         end = max(position for position, trained in enumerate(row.trained) if trained)  # of the answer: its end token
         rows.append(row.input_ids[: end + (has_end or row.cut_response > 0)])
     return score_rows(reward_model, rows, batch_size)

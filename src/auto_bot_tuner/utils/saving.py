@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
+from torch import nn
 
 from auto_bot_tuner.training.config import ModelConfig
 from auto_bot_tuner.training.run_folder import written_aside
@@ -23,7 +24,7 @@ from auto_bot_tuner.utils.errors import UserError
 from auto_bot_tuner.utils.lora import adapter_tensors
 from auto_bot_tuner.utils.model_source import find_model
 from auto_bot_tuner.utils.quiet import quiet_libraries
-from auto_bot_tuner.utils.score_head import has_score_head, with_score_head
+from auto_bot_tuner.utils.score_head import HEAD, has_score_head, with_score_head
 from auto_bot_tuner.utils.stop_tokens import with_stop_tokens
 
 if TYPE_CHECKING:
@@ -167,8 +168,12 @@ def largest_logit_difference(model: PeftModel, merged: PreTrainedModel, length: 
     """max |logits(adapted) − logits(merged)| over one row of tokens: merging sums in another order, so not quite 0."""
     vocabulary = merged.get_input_embeddings().weight.shape[0]
     input_ids = (torch.arange(length) * 7919 % vocabulary)[None]  # (1, T): tokens from all over the vocabulary
-    was_training = model.training
+    was_training, base = model.training, model.get_base_model()
     model.eval()
+    # A score head is float32 on a trunk of any type; `RewardModel` knows that, transformers' own forward does not.
+    head = getattr(base, HEAD) if has_score_head(base) else nn.Identity()
+    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
     adapted_logits = model(input_ids=input_ids.to(model.device)).logits.float().cpu()  # (1, T, V)
+    hook.remove()
     model.train(was_training)
     return float((adapted_logits - merged(input_ids=input_ids).logits).abs().max())
