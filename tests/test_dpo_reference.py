@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from pydantic import ValidationError
 
 from auto_bot_tuner.dpo import DPOConfig, create_reference_model
+from auto_bot_tuner.dpo.checks import check_start
 from auto_bot_tuner.dpo.reference import (
     Reference,
     add_frozen_adapter,
@@ -255,6 +257,17 @@ def test_weights_changed_behind_the_trainers_back_are_found(tmp_path: Path) -> N
     policy.lm_head.weight.data *= 1.5
     with pytest.raises(UserError, match="nats per token"):
         trainer.evaluate()
+
+
+def test_frozen_weights_of_a_lower_type_round_and_are_no_wrong_reference(tmp_path: Path) -> None:
+    """A bfloat16 base in an fp32 run: stored log-probabilities of other batches differ by some 1e-3."""
+    trainer = dpo_trainer(tmp_path, small_model(lora=True), reference="precomputed", precision="fp32")
+    with pytest.raises(UserError, match=r"differ by 0\.0015 nats"):
+        check_start(trainer, 0.0015, math.log(2))
+    for name, p in trainer.model.named_parameters():
+        if ".lora_" not in name:
+            p.data = p.data.bfloat16()
+    check_start(trainer, 0.0015, 0.6951)
 
 
 def test_a_loss_that_is_not_what_it_says_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from auto_bot_tuner.data.response_groups import Group
 from auto_bot_tuner.dpo import dpo_loss
+from auto_bot_tuner.dpo.mismatched import drift
 from auto_bot_tuner.dpo.trainer import kl_estimate
 from auto_bot_tuner.training.events import Event
 from auto_bot_tuner.utils.errors import UsageError, UserError
@@ -24,6 +25,20 @@ def close(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
     assert len(one) == len(other)
     for mine, theirs in zip(one, other, strict=True):
         assert mine == pytest.approx(theirs, abs=2e-4, rel=2e-4)
+
+
+def test_ktos_reference_point_is_that_of_other_prompts_where_neighbours_share_one(tmp_path: Path) -> None:
+    """A pair becomes two answers to one prompt, side by side: neither is a mismatched pairing of the other."""
+    rows, mismatched = Pairs(4, sides=1), Pairs(4, sides=1)
+    rows.questions = mismatched.questions = [rows.questions[i] for i in (0, 0, 2, 2)]
+    mismatched.answers = [rows.answers[i] for i in (3, 3, 1, 1)]
+    policy = small_model()
+    policy.lm_head.weight.data[STOP] += 0.5
+    trainer = dpo_trainer(tmp_path, policy, small_model(), rows, loss="kto")
+    before, after = (
+        [response_logprobs(model.eval(), mismatched, row, 0) for row in range(4)] for model in (small_model(), policy)
+    )
+    assert drift(trainer, rows, range(4)).item() == pytest.approx((sum(after) - sum(before)) / 4, abs=1e-4)
 
 
 @pytest.mark.parametrize("loss", ["sigmoid", "ipo", "orpo", "kto"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from auto_bot_tuner.dpo.loss import initial_loss
@@ -53,7 +54,8 @@ def check_start(trainer: DPOTrainer, apart: float, loss: float) -> None:
         UserError: they are not, so that every later number would be wrong.
     """
     # The same numbers to the bit in one batch; stored ones come from other batches, which round differently.
-    is_exact = trainer.precision == "no"
+    # Frozen weights of a lower type round as autocast does, whatever the precision of the run.
+    is_exact = trainer.precision == "no" and all(p.dtype == torch.float32 for p in trainer.model.parameters())
     if apart > (1e-4 if is_exact else 0.05):
         cause = {
             "precomputed": "were the stored log-probabilities made by other weights? empty the cache",

@@ -36,11 +36,16 @@ def drift(trainer: DPOTrainer, dataset: Any, rows: Sequence[int]) -> torch.Tenso
 
 
 class Mismatched:
-    """Rows of a data set of single answers, each prompt with the answer of the row before (the first: of the last)."""
+    """Rows of a data set of single answers, each prompt with the answer of the row before (the first: of the last).
+
+    Rows of the same prompt are passed over: a pair leaves two of them as neighbours, and what the model learnt of an
+    answer under its own prompt is no drift.
+    """
 
     def __init__(self, dataset: Any, rows: Sequence[int], longest: int | None) -> None:
         groups = [dataset.group(row) for row in rows]
-        self.groups = [mismatch(groups[i], groups[i - 1], longest) for i in range(len(groups))]
+        prompts = [group.input_ids[0][: group.prompt_length].tolist() for group in groups]
+        self.groups = [mismatch(groups[i], groups[row_before(prompts, i)], longest) for i in range(len(groups))]
         self.lengths = [len(group.input_ids[0]) for group in self.groups]
 
     def __len__(self) -> int:
@@ -48,6 +53,16 @@ class Mismatched:
 
     def group(self, index: int) -> Group:
         return self.groups[index]
+
+
+def row_before(prompts: Sequence[list[int]], row: int) -> int:
+    """The nearest row before this one, around the start, that has another prompt; the one before where none has.
+
+    >>> [row_before([[1], [1], [2], [2]], row) for row in range(4)]
+    [3, 3, 1, 1]
+    """
+    around = ((row - back) % len(prompts) for back in range(1, len(prompts)))
+    return next((other for other in around if prompts[other] != prompts[row]), row - 1)
 
 
 def mismatch(prompt_of: Group, answer_of: Group, longest: int | None) -> Group:
