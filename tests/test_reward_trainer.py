@@ -275,6 +275,13 @@ MISFITS: dict[str, tuple[dict[str, Any], str]] = {
         {"train": Groups([([1], [[2, 0], [3, 3, 0]], [math.nan] * 2)]), "objective": "scores"},
         "objective scores needs a number for each response",
     ),
+    "a later row without numbers": (
+        {"train": Groups([([1], [[2, 0], [3, 3, 0]], [2.0, 1.0]), ([1], [[4, 0], [5, 0]], [math.nan] * 2)])}
+        | {"use_margin": True},
+        "1 of 2 rows have none",
+    ),
+    "centring of scores": ({"objective": "scores", "centering": 0.1}, "centering is for pairs and rankings"),
+    "smoothed scores": ({"objective": "scores", "label_smoothing": 0.1}, "label_smoothing is for pairs and rankings"),
     "margin of rankings": ({"objective": "rankings", "use_margin": True}, "use_margin is for pairs"),
     "prompts to answer": ({"sample_prompts": ("Who?",)}, "writes no answers"),
     "no rows": ({"train": Groups([])}, "the training set is empty"),

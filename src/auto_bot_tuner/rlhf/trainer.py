@@ -96,7 +96,7 @@ class RewardModelTrainer(Trainer):
             UsageError: settings that contradict each other, or that these rows do not serve.
         """
         config = config if config is not None else RewardModelConfig()
-        check_rows_serve(config, train_dataset)
+        check_rows_serve(config, train_dataset, eval_dataset)
         if config.frozen_base:
             model.freeze_base()
         super().__init__(model, tokenizer, train_dataset, eval_dataset, config, callbacks)
@@ -244,7 +244,7 @@ class RewardModelTrainer(Trainer):
         return total / len(sample)
 
 
-def check_rows_serve(config: RewardModelConfig, dataset: Any) -> None:
+def check_rows_serve(config: RewardModelConfig, dataset: Any, eval_dataset: Any = None) -> None:
     """
     Raises:
         UsageError: the rows lack what the objective compares.
@@ -253,6 +253,9 @@ def check_rows_serve(config: RewardModelConfig, dataset: Any) -> None:
         raise UsageError("a reward model writes no answers: leave sample_prompts out")
     if config.use_margin and config.objective != "pairs":
         raise UsageError(f"use_margin is for pairs; {config.objective} say by themselves how far apart responses are")
+    if config.objective == "scores" and (config.centering or config.label_smoothing):
+        ignored = "centering" if config.centering else "label_smoothing"
+        raise UsageError(f"{ignored} is for pairs and rankings; scores have a zero point and no order: leave it out")
     if not len(dataset):
         raise UserError("the training set is empty: check --dataset, --split and --max-samples")
     group = dataset.group(0)
@@ -261,10 +264,16 @@ def check_rows_serve(config: RewardModelConfig, dataset: Any) -> None:
             f"objective pairs compares two responses and these rows have {len(group.input_ids)}: "
             "make the data set with the kind pairs, or choose the objective rankings or scores"
         )
-    has_scores = all(score == score for score in group.scores)  # nan is not itself
-    if not has_scores and (config.use_margin or config.objective == "scores"):
+    if config.use_margin or config.objective == "scores":
         wish = "use_margin" if config.use_margin else "objective scores"
-        raise UsageError(f"{wish} needs a number for each response, and these rows have none: give rows with scores")
+        for rows in [dataset] if eval_dataset is None else [dataset, eval_dataset]:
+            # nan is not itself
+            lacking = sum(any(score != score for score in rows.group(i).scores) for i in range(len(rows)))
+            if lacking:
+                raise UsageError(
+                    f"{wish} needs a number for each response, and {lacking:,} of {len(rows):,} rows have none: "
+                    "give rows with scores"
+                )
 
 
 def mean_score(dataset: Any) -> float:
