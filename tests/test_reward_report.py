@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from auto_bot_tuner.evaluation import baselines
 from auto_bot_tuner.evaluation.baselines import PENALTY, bag_of_words, differences, fit
 from auto_bot_tuner.evaluation.charts import draw_reward_report
 from auto_bot_tuner.evaluation.intervals import Share, bootstrap_interval, share_won
@@ -194,6 +195,14 @@ def test_a_bag_of_words_finds_a_planted_word_and_nothing_in_noise() -> None:
     assert abs(bag_of_words(noise[:400], noise[400:]).right.value - 0.5) < 3 * (0.25 / 400) ** 0.5  # three sigma
     in_another_order = [(" ".join(reversed(a.split())), a) for a, _ in noise]
     assert bag_of_words(in_another_order[:400], in_another_order[400:]).right == Share(200, 400)  # all ties
+
+
+def test_a_bag_of_words_is_fitted_on_some_of_many_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its matrix is as long as the pairs are many: those of a large data set would fill the memory."""
+    monkeypatch.setattr(baselines, "MOST_PAIRS", 30)
+    pairs = [(f"{i} please", f"{i}") for i in range(100)]
+    baseline = bag_of_words(pairs, pairs[:10])
+    assert baseline.fitted_on == 30 and baseline.right == Share(10, 10)
 
 
 # --- probes ----------------------------------------------------------------------------------------------------------

@@ -163,26 +163,30 @@ class ResponseGroups(Dataset[dict[str, Any]]):
         `prompt_lengths`, `sides`. Per side: `response` (its position in the row), `response_lengths`, `scores`,
         `cuts`. `lost`: groups without room for a response, and with equal ones.
         """
-        kept: list[tuple[int, list[int], EncodedGroup]] = []
+        kept: list[tuple[int, list[int]]] = []
         lost = [0, 0]
+        parts = [_flat([])]  # as arrays, call by call: lists of Python's integers take ten times the memory
         for start in range(0, len(groups), ROWS_PER_CALL):
             batch = [(group.prompt, group.responses) for group in groups[start : start + ROWS_PER_CALL]]
             try:
                 encoded = self.prompt_format.encode_groups(batch, self.summary.max_length, self.max_prompt_length)
             except ConversationError as error:
                 raise UserError(f"{self._where(groups[start + error.index].origin)}: {error.reason}") from error
+            of_call: list[EncodedGroup] = []
             for row, group in enumerate(encoded, start):
                 room = [k for k, side in enumerate(group.sides) if any(side.trained)]
                 left = room if self.least == 1 else _different(group, room)
                 if len(left) >= self.least:
-                    kept.append((row, left, group.only(left)))
+                    kept.append((row, left))
+                    of_call.append(group.only(left))
                 else:
                     lost[len(room) >= self.least] += 1
-        columns = _flat([group for *_, group in kept])
-        numbers = [groups[row].scores[k] for row, left, _ in kept for k in left]
+            parts.append(_flat(of_call))
+        columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        numbers = [groups[row].scores[k] for row, left in kept for k in left]
         return columns | {
-            "row": np.array([row for row, *_ in kept], dtype=np.int64),
-            "response": np.array([k for _, left, _ in kept for k in left], dtype=np.int32),
+            "row": np.array([row for row, _ in kept], dtype=np.int64),
+            "response": np.array([k for _, left in kept for k in left], dtype=np.int32),
             "scores": np.array(numbers, dtype=np.float64),
             "lost": np.array(lost, dtype=np.int64),
         }
