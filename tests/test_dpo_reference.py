@@ -160,6 +160,16 @@ def test_adapters_give_what_a_deep_copy_gives_before_and_after_the_policy_has_mo
     assert not torch.equal(Reference(policy).logprobs(batch), expected)
 
 
+def test_a_second_trainer_of_a_policy_starts_from_where_the_first_one_ended(tmp_path: Path) -> None:
+    """In a notebook: the check of step 0 holds again, against the adapter as it is now."""
+    policy = trained_adapter()
+    for name in ("first", "second"):
+        trainer = dpo_trainer(tmp_path / name, policy, max_steps=1)
+        trainer.train()
+        assert trainer.reference_kind == "adapter_copy" and policy.active_adapter == "default"
+        assert logged(tmp_path / name)[0]["eval_reward_margin"] == 0
+
+
 def test_switching_adapters_leaves_the_trained_one_trainable_and_active() -> None:
     policy = trained_adapter()
     trainable = {name for name, p in policy.named_parameters() if p.requires_grad}

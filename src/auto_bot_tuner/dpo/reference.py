@@ -126,6 +126,8 @@ def add_frozen_adapter(policy: Any) -> None:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     trained = policy.active_adapter
+    if REFERENCE_ADAPTER in policy.peft_config:  # of an earlier trainer of this policy, which started elsewhere
+        policy.delete_adapter(REFERENCE_ADAPTER)
     weights = get_peft_model_state_dict(policy, adapter_name=trained, save_embedding_layers=False)
     policy.add_adapter(REFERENCE_ADAPTER, copy.deepcopy(policy.peft_config[trained]))
     set_peft_model_state_dict(policy, weights, adapter_name=REFERENCE_ADAPTER)
