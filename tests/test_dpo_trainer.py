@@ -177,8 +177,13 @@ def test_a_run_is_not_resumed_against_another_reference(tmp_path: Path) -> None:
     other.lm_head.weight.data[0, 0] += 1
     with pytest.raises(UserError, match="reference was copy"):
         dpo_trainer(tmp_path, other, max_steps=3, resume=True, lr_schedule="constant").train()
-    with pytest.raises(UserError, match=r"loss was sigmoid, beta 0\.1 and is hinge, beta 0\.1 now"):
-        dpo_trainer(tmp_path, max_steps=3, resume=True, lr_schedule="constant", loss="hinge").train()
+    was = r"loss was sigmoid, beta 0\.1, sft_weight 0 and is "
+    for settings, now in (
+        ({"loss": "hinge"}, "hinge, beta 0.1, sft_weight 0"),
+        ({"sft_weight": 0.5}, "sigmoid, .* 0.5"),
+    ):
+        with pytest.raises(UserError, match=f"{was}{now} now"):
+            dpo_trainer(tmp_path, max_steps=3, resume=True, lr_schedule="constant", **settings).train()
 
 
 # ---- learning ----

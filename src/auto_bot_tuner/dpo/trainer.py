@@ -20,7 +20,7 @@ from torch import nn
 
 from auto_bot_tuner.data import IGNORE_INDEX
 from auto_bot_tuner.dpo import checks
-from auto_bot_tuner.dpo.config import DPOConfig
+from auto_bot_tuner.dpo.config import READ_BY, DPOConfig
 from auto_bot_tuner.dpo.loss import dpo_loss, kto_loss
 from auto_bot_tuner.dpo.mismatched import drift
 from auto_bot_tuner.dpo.reference import (
@@ -84,8 +84,11 @@ class DPOTrainer(Trainer):
     def shape(self) -> dict[str, Any]:
         """As the loop's; and what the policy is compared with, by which loss."""
         config = self.config
+        more = "".join(
+            f", {name} {getattr(config, name):g}" for name, readers in READ_BY.items() if config.loss in readers
+        )
         return super().shape() | {
-            "loss": f"{config.loss}, beta {config.beta:g}",
+            "loss": f"{config.loss}, beta {config.beta:g}{more}",
             "reference": f"{self.reference_kind} (weights {self.reference_digest})",
         }
 

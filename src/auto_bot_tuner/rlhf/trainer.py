@@ -105,7 +105,10 @@ class RewardModelTrainer(Trainer):
         self.longer_is_better = 0.5 if config.objective == "scores" else share_longer_is_better(train_dataset)
 
     def shape(self) -> dict[str, Any]:
-        return super().shape() | {"objective": self.config.objective}
+        config = self.config
+        margin = ", with margins" if config.use_margin else ""
+        settings = f"{margin}, centering {config.centering:g}, label smoothing {config.label_smoothing:g}"
+        return super().shape() | {"objective": config.objective + settings}
 
     def train(self) -> dict[str, Any]:
         """As the loop's; afterwards the scores are centred on the training rows."""
