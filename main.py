@@ -19,10 +19,10 @@ HERE = Path(__file__).resolve().parent
 VENV_PYTHON = HERE / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-# How long PyTorch's threads spin while they wait for each other, read when torch is loaded. Its default is milliseconds:
-# fine on an idle machine, but on one that does anything else besides, each short operation waits for a thread that is
-# not running. Not to spin at all wakes threads too late. A few microseconds: near the better of the two in both cases
-# (a reward model of the bundled world, idle machine: 44, 70 and 46 ms a step).
+# How long PyTorch's threads spin while they wait for each other, read when torch is loaded. Its default is
+# milliseconds: fine on an idle machine, but on one that does anything else besides, each short operation waits for a
+# thread that is not running. Not to spin at all wakes threads too late. A few microseconds: near the better of the two
+# in both cases (a reward model of the bundled world, idle machine: 44, 70 and 46 ms a step).
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
@@ -35,6 +35,7 @@ class Terminated(KeyboardInterrupt):
 
 def main(argv: list[str]) -> int:
     debug = "--debug" in argv
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a log that is followed grows line by line
     argv = [word for word in argv if word != "--debug"]
     signal.signal(signal.SIGTERM, _terminate)
     return guarded(lambda: route(argv), debug)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from auto_bot_tuner.training.config import STRICT, DatasetConfig
 from auto_bot_tuner.training.events import Callback, Event
 from auto_bot_tuner.utils.errors import UsageError
 from auto_bot_tuner.utils.run_config import RunConfig, load_run_config, save_run_config
+from auto_bot_tuner.utils.strict_yaml import read_yaml
 from commands import CONFIGS
 
 if TYPE_CHECKING:
@@ -78,20 +80,34 @@ def under_flags(dataset: DatasetConfig, argv: Sequence[str]) -> DatasetConfig:
 def preset_path(method: str, model: str, preset: str) -> Path | None:
     """The preset's file for this model's family (`tiny`), else the general one; None where no preset is asked for.
 
-    The family is the model's name, or a folder in its path: checkpoints/sft/tiny/final and …/tiny-quick/final are tiny.
+    The family is the model's name, or that of the model which its run started from, as the run's config.yaml says.
 
     Raises:
         UsageError: this method has no such preset.
     """
     if not preset:
         return None
-    families = [part.partition("-")[0].lower() for part in reversed(Path(model).parts)]
-    for candidate in (*families, GENERAL_FAMILY):
+    for candidate in (Path(origin(model)).name.lower(), GENERAL_FAMILY):
         path = CONFIGS / f"{method}_{candidate}_{preset}.yaml"
         if path.exists():
             return path
     names = sorted({path.stem.split("_")[-1] for path in CONFIGS.glob(f"{method}_*_*.yaml")})
     raise UsageError(f"no preset {preset!r} for {method}: there are {', '.join(names)} (files configs/{method}_*.yaml)")
+
+
+def origin(model: str) -> str:
+    """The model at the beginning: of checkpoints/dpo/final, which was trained from checkpoints/sft/final, say tiny."""
+    seen: set[str] = set()
+    while model and model not in seen:
+        seen.add(model)
+        file = next(
+            (file for file in (Path(model) / "config.yaml", Path(model).parent / "config.yaml") if file.is_file()), None
+        )
+        if file is None:
+            break
+        with contextlib.suppress(UsageError, KeyError, TypeError):  # no run of ours: then the name is all there is
+            model = str(read_yaml(file)["model"]["name"])
+    return model
 
 
 def say_preset(arguments: RunArguments) -> None:
@@ -122,11 +138,13 @@ def refuse_sft_settings(dataset: DatasetConfig, method: str) -> None:
     """
     if dataset.format_type != "auto":
         raise UsageError(
-            f"format_type {dataset.format_type} is for SFT: {method} take preference rows, which are "
+            f"format_type {dataset.format_type} is for SFT: for {method} rows are preferences, which are "
             "recognised by themselves (auto)"
         )
     if dataset.train_on_prompt:
-        raise UsageError(f"train_on_prompt is for SFT: {method} compare answers to one prompt, so leave it out")
+        raise UsageError(
+            f"train_on_prompt is for SFT: for {method} answers to one prompt are compared, so leave it out"
+        )
 
 
 def refuse_preference_settings(dataset: DatasetConfig) -> None:

@@ -106,6 +106,15 @@ def test_help_and_mistakes_import_nothing_heavy(argv):
         (["train-sft", "--precision", "fp8"], ["'fp8'", "bf16"]),
         (["train-sft", "gpt2"], ["gpt2"]),
         (["train-sft", "--preset", "fast"], ["no preset 'fast'", "quick, standard"]),
+        (
+            ["train-dpo", "--dataset", "tiny-preferences", "--reference", "none"],
+            ["error: loss sigmoid compares with a reference: reference none is for simpo and orpo (flags: "],
+        ),
+        (
+            ["train-dpo", "--dataset", "tiny-preferences", "--format-type", "alpaca"],
+            ["format_type alpaca is for SFT: for DPO rows are preferences"],
+        ),
+        (["train-reward", "--dataset", "tiny-preferences", "--objective", "pair"], ["'pair'", "pairs"]),
         (["train-config"], ["name the config file"]),
         (["train-config", "configs/missing.yaml"], ["no config file configs/missing.yaml"]),
         (["train-config", "configs/sft_tiny_quick.yaml", "--seeed", "1"], ["did you mean --seed?"]),

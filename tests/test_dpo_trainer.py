@@ -241,3 +241,12 @@ def test_the_reference_is_named(tmp_path: Path) -> None:
     facts = dpo_trainer(tmp_path, trained_adapter()).facts()
     assert "starting adapter, loaded a second time and frozen" in facts["reference"]
     assert facts["loss"] == "sigmoid, beta 0.1, dropout off"
+
+
+def test_answers_of_one_kind_teach_kto_nothing(tmp_path: Path) -> None:
+    class AllGood(Pairs):
+        def group(self, index: int) -> Group:
+            return super().group(index)._replace(scores=[1.0])
+
+    with pytest.raises(UserError, match="all 22 answers are labelled good: give rows of both kinds"):
+        dpo_trainer(tmp_path, rows=AllGood(sides=1), loss="kto")

@@ -102,13 +102,23 @@ def test_no_data_set_is_wrong_usage(world, capsys):
     ("model", "file"),
     [
         ("tiny", "dpo_tiny_standard.yaml"),
-        ("checkpoints/sft/tiny/final", "dpo_tiny_standard.yaml"),
-        ("checkpoints/sft/tiny-quick/final", "dpo_tiny_standard.yaml"),
+        ("runs/sft/final", "dpo_tiny_standard.yaml"),
+        ("runs/sft", "dpo_tiny_standard.yaml"),
+        ("runs/again/checkpoint-7", "dpo_tiny_standard.yaml"),  # went on from runs/sft/final
+        ("runs/itself/final", "dpo_gpt2_standard.yaml"),
+        ("runs/broken/final", "dpo_gpt2_standard.yaml"),
         ("gpt2", "dpo_gpt2_standard.yaml"),
-        ("checkpoints/mine/final", "dpo_gpt2_standard.yaml"),
+        ("somewhere/tiny/final", "dpo_gpt2_standard.yaml"),
         ("", "dpo_gpt2_standard.yaml"),
     ],
 )
-def test_a_preset_goes_by_the_family_that_a_model_came_from(model, file):
+def test_a_preset_goes_by_the_model_that_training_started_from(model, file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"sft": "tiny", "again": "runs/sft/final", "itself": "runs/itself/final"}
+    for run, name in names.items():
+        Path("runs", run).mkdir(parents=True)
+        Path("runs", run, "config.yaml").write_text(f"model: {{name: {name}}}\n")
+    Path("runs/broken").mkdir()
+    Path("runs/broken/config.yaml").write_text("[")
     found = preset_path("dpo", model, "standard")
     assert found is not None and found.name == file

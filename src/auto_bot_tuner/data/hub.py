@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from auto_bot_tuner.assets import BUNDLED_DATASETS
 from auto_bot_tuner.utils.errors import UserError, one_line
 
-OFFLINE_CURE = "check the network, name a local file, or use the bundled data: --dataset tiny-instructions"
+OFFLINE_CURE = (
+    "check the network, name a local file, or use the bundled data: --dataset tiny-instructions (for SFT) or "
+    "tiny-preferences"
+)
 
 
 def load_from_hub(name: str, subset: str = "") -> dict[str, Any]:
@@ -76,6 +80,6 @@ def _not_found(name: str, error: Exception, endpoint: str) -> str:
         page = f"{endpoint}/datasets/{name}"
         return f"data set {name!r} is gated: accept its terms at {page}, then log in with `hf auth login`"
     return (
-        f"no data set {name!r}: it is no file here, no bundled name (tiny-instructions, tiny-text) and not on the hub; "
-        "check the spelling, or log in with `hf auth login` if it is private"
+        f"no data set {name!r}: it is no file here, no bundled name ({', '.join(BUNDLED_DATASETS)}) and not on the "
+        "hub; check the spelling, or log in with `hf auth login` if it is private"
     )

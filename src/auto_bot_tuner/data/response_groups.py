@@ -25,6 +25,14 @@ from auto_bot_tuner.data.rows import ROWS_PER_CALL, each_row, whereabouts
 from auto_bot_tuner.data.summary import Cuts, DatasetSummary
 from auto_bot_tuner.utils.errors import UserError
 
+# Why nothing may be left, and what helps.
+CURES = {
+    "one response only": "a response is compared with others to the same prompt; learn scores by themselves with "
+    "train-reward --objective scores",
+    "no shared prompt": "the conversations of a row must begin with the same turns, or give a column prompt",
+    "no room for a response": "raise --max-length, or lower --max-prompt-length",
+    "equal after truncation": "raise --max-length: the responses differ only behind it",
+}
 UNITS: dict[Kind, str] = {"pairs": "pairs", "rankings": "rankings", "scores": "groups", "unpaired": "answers"}
 
 
@@ -226,10 +234,15 @@ class ResponseGroups(Dataset[dict[str, Any]]):
             reasons = (
                 ", ".join(f"{count} {reason}" for reason, count in summary.drop_reasons.items()) or "no rows given"
             )
-            raise UserError(
-                f"no {summary.unit} are left to learn from ({reasons}): give rows whose responses differ, or a "
-                f"max_length larger than {summary.max_length}"
-            )
+            raise UserError(f"no {summary.unit} are left to learn from ({reasons}): {cure(summary.drop_reasons)}")
+
+
+def cure(drop_reasons: dict[str, int]) -> str:
+    """What to do where nothing is left, by the reason that took most."""
+    return CURES.get(
+        max(drop_reasons, key=drop_reasons.__getitem__, default=""),
+        "look at the rows, each needs a prompt and responses that differ",
+    )
 
 
 def _different(group: EncodedGroup, sides: list[int]) -> list[int]:

@@ -89,7 +89,9 @@ def sampled(rows: Rows, count: int) -> Rows:
 def check_settings(config: DatasetConfig) -> None:
     """Contradictions that need no look at the data."""
     if not config.name and not config.mix:
-        raise UsageError("no data set given: use --dataset with a file, a hub name or tiny-instructions")
+        raise UsageError(
+            "no data set given: use --dataset with a file, a hub name, tiny-instructions (for SFT) or tiny-preferences"
+        )
     if config.name and config.mix:
         raise UsageError("both dataset.name and dataset.mix are given: leave one out")
     if config.mix and config.format_type != "auto":

@@ -32,6 +32,20 @@ def check_group_size(dataset: Any, loss: str) -> None:
             raise UsageError(f"loss {loss} reads pairs: use PreferenceDataset(…) without unpaired, or loss kto")
 
 
+def check_both_kinds(dataset: Any) -> None:
+    """KTO tells good answers from bad ones.
+
+    Raises:
+        UserError: all are of one kind.
+    """
+    kinds = {dataset.group(row).scores[0] > 0.5 for row in range(len(dataset))}
+    if len(kinds) == 1:
+        raise UserError(
+            f"loss kto tells good answers from bad ones, and all {len(dataset):,} answers are labelled "
+            f"{'good' if kinds.pop() else 'bad'}: give rows of both kinds, or train the good ones with train-sft"
+        )
+
+
 def check_no_dropout(policy: nn.Module) -> None:
     """Policy and reference are compared token by token: noise in one of them would be learnt.
 

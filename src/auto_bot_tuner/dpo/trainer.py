@@ -68,6 +68,8 @@ class DPOTrainer(Trainer):
     ) -> None:
         config = config if config is not None else DPOConfig()
         checks.check_group_size(train_dataset, config.loss)
+        if config.loss == "kto":
+            checks.check_both_kinds(train_dataset)
         self.reference_kind = choose_reference(policy_model, reference_model, config)
         # What the reference is made of: a resumed run must compare with the same.
         self.reference_digest = weights_digest(
@@ -97,7 +99,15 @@ class DPOTrainer(Trainer):
         words = WORDS[self.reference_kind]
         if self.reference_kind == "given":
             words += ", equal to the starting policy" if self.starts_equal else ", another one than the starting policy"
-        return {"loss": f"{self.config.loss}, beta {self.config.beta:g}, dropout off", "reference": words}
+        return {"loss": f"{self.loss_in_words()}, dropout off", "reference": words}
+
+    def loss_in_words(self) -> str:
+        """The loss with every setting that it reads."""
+        config = self.config
+        read = [name for name, readers in READ_BY.items() if config.loss in readers]
+        return ", ".join(
+            [f"{config.loss}, beta {config.beta:g}", *(f"{name} {getattr(config, name):g}" for name in read)]
+        )
 
     def build_module(self) -> nn.Module:
         """Log-probabilities of the answers' tokens."""

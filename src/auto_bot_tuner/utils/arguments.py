@@ -65,12 +65,15 @@ def one_line(box: str, program: str, arguments_class: Any = None) -> str:
 def _from_pydantic(complaint: str, flags: dict[str, str]) -> str:
     """`Error parsing training: 1 validation error for SFTConfig learning_rate Input should be …` as a sentence."""
     pattern = (
-        r"validation errors? for \w+ (?P<field>\S+) (?:Input |Value error, )?(?P<message>.*?)"
+        # A complaint about several fields at once (from a validator of the whole class) names none of them first.
+        r"validation errors? for \w+ (?:(?P<field>(?!Value error,)\S+) )?(?:Input |Value error, )?(?P<message>.*?)"
         r" \[type=.*?input_value=(?P<value>.*), input_type"
     )
     found = re.search(pattern, complaint)
     if not found:
         return ""
+    if not found["field"]:
+        return found["message"]
     field = found["field"].split(".")[0]
     return f"{flags.get(field, field)} {found['message']}, not {found['value']}"
 
