@@ -35,7 +35,6 @@ class Terminated(KeyboardInterrupt):
 
 def main(argv: list[str]) -> int:
     debug = "--debug" in argv
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a log that is followed grows line by line
     argv = [word for word in argv if word != "--debug"]
     signal.signal(signal.SIGTERM, _terminate)
     return guarded(lambda: route(argv), debug)
@@ -132,4 +131,5 @@ if __name__ == "__main__":
     use_the_environment()
     import src  # noqa: F401 - the doorway: finds auto_bot_tuner in a checkout that is not installed
 
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a log that is followed grows line by line
     sys.exit(main(sys.argv[1:]))
