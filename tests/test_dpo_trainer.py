@@ -240,7 +240,7 @@ def test_data_that_does_not_fit_the_loss(tmp_path: Path) -> None:
 def test_the_reference_is_named(tmp_path: Path) -> None:
     facts = dpo_trainer(tmp_path, trained_adapter()).facts()
     assert "starting adapter, loaded a second time and frozen" in facts["reference"]
-    assert facts["loss"] == "sigmoid, beta 0.1, dropout off"
+    assert facts["loss"] == "sigmoid, beta 0.1, sft_weight 0, dropout off"
 
 
 def test_answers_of_one_kind_teach_kto_nothing(tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ def test_identical_responses_of_a_ranking_are_left_out(gpt2_tokenizer: Any) -> N
         ([RANKED], {"unpaired": True}, "row 0: a ranking or a score says .*another --loss than kto"),
         ([{"prompt": "Hi", "chosen": "a", "rejected": "a"}] * 2, {}, "no pairs are left to learn from .2 identical"),
         ([], {}, "no pairs are left to learn from .no rows given"),
-        ([ROWS[0]], {"max_length": 8}, "1 no room for a response.*max_length larger than 8"),
+        ([ROWS[0]], {"max_length": 8}, "1 no room for a response.*raise --max-length"),
         ([ROWS[0], {"prompt": "Hi", "chosen": "a"}], {}, "row 1: expected the columns of preference data"),
     ],
 )
