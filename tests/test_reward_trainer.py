@@ -226,7 +226,7 @@ def test_a_run_that_died_and_was_resumed_gives_the_same_bits(lora: bool, tmp_pat
 def test_another_objective_is_another_run(tmp_path: Path) -> None:
     small_reward_trainer(tmp_path, max_steps=2, save_steps=1, lr_schedule="constant").train()
     resumed = small_reward_trainer(tmp_path, objective="rankings", max_steps=3, lr_schedule="constant", resume=True)
-    with pytest.raises(UserError, match="objective was pairs, .* and is rankings, .* now"):
+    with pytest.raises(UserError, match=r"objective was pairs, .* and is rankings, .* now"):
         resumed.train()
 
 
