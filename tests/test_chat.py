@@ -153,7 +153,15 @@ class Terminal:
         command = [sys.executable, str(ROOT / "main.py"), "chat", str(folder), "--temperature", "1", *flags]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "dumb"}
         self.process = subprocess.Popen(
-            command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT, env=environment, start_new_session=True
+            command,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            cwd=ROOT,
+            env=environment,
+            start_new_session=True,
+            # A shell lets what it runs in the background ignore Ctrl-C, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         os.close(theirs)
         self.unread = ""
