@@ -1,12 +1,13 @@
-"""The settings of reward modelling. Imports no torch."""
+"""The settings of reward modelling and of PPO. Imports no torch."""
 
 from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from pydantic.dataclasses import dataclass
 
+from auto_bot_tuner.rollouts.config import OnPolicyConfig
 from auto_bot_tuner.training.config import STRICT, PositiveFloat, TrainingConfig
 
 
@@ -36,3 +37,77 @@ class RewardModelConfig(TrainingConfig):
     centering: NonNegativeFloat = 0.0
     # Share of the judgements taken to be wrong: scores stay finite where people err.
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+
+
+@dataclass(config=STRICT, kw_only=True)
+class PPOConfig(OnPolicyConfig):
+    """Settings of `PPOTrainer`: the shared ones of learning from rollouts and those of PPO.
+
+    The defaults are those of Huang et al. 2024 (2403.17031) where nothing else is said.
+    """
+
+    METHOD: ClassVar[str] = "ppo"
+    FULL_LEARNING_RATE: ClassVar[float] = 3e-6
+    LORA_LEARNING_RATE: ClassVar[float] = 3e-5
+
+    # Folder of the run: checkpoints, metrics.jsonl, samples.jsonl, final/.
+    output_dir: str = "checkpoints/ppo"
+    # Peak learning rate. Empty: 3e-6 for full fine-tuning, 3e-5 for LoRA.
+    learning_rate: PositiveFloat | None = None
+    # Peak learning rate of the value network. Empty: that of the policy.
+    value_learning_rate: PositiveFloat | None = None
+    # Added to AdamW's denominator: first steps would otherwise be as large as later ones, on noise alone.
+    adam_epsilon: PositiveFloat = 1e-5
+    # Optimiser steps in one pass over a rollout; more make each rollout larger.
+    minibatches: PositiveInt = 4
+    # Passes over a rollout before the next is written.
+    epochs_per_rollout: PositiveInt = 4
+
+    # Reward models, one folder each. Several score together, as reward_ensemble says.
+    reward_model: tuple[str, ...] = ()
+    # How several reward models become one score: their mean, the lowest, or the mean less their deviation.
+    reward_ensemble: Literal["mean", "min", "mean_minus_std"] = "mean"
+    # Divide scores by their running standard deviation, so that one kl_coefficient fits any reward model.
+    scale_rewards: bool = False
+    # Subtracted from the score of a response that did not end by itself.
+    missing_eos_penalty: NonNegativeFloat = 1.0
+
+    # Price of one nat of divergence from the reference, paid in the reward of each token.
+    kl_coefficient: NonNegativeFloat = 0.05
+    # Move kl_coefficient so that the divergence comes to this many nats a response. Empty: the coefficient is fixed.
+    kl_target: PositiveFloat | None = None
+    # Responses in which the adaptive coefficient can change by about a factor e^0.2.
+    kl_horizon: PositiveInt = 10_000
+
+    # How much of a later reward counts now. Text is short: all of it.
+    gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
+    # GAE: 1 trusts the rewards alone (no bias), 0 the value network alone (little noise).
+    gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95
+    # Centre and scale the advantages over all tokens of a rollout.
+    whiten_advantages: bool = True
+    # The value's clip: how far a prediction may move from the old one and still count. 0: no clipping.
+    value_clip: NonNegativeFloat = 0.2
+    # Weight of the entropy, which keeps the policy trying other words. Text rarely needs it.
+    entropy_coefficient: NonNegativeFloat = 0.0
+    # Skip a rollout's other steps once the policy is this many nats per token from the one that wrote it. 0: never.
+    early_stop_kl: NonNegativeFloat = 0.0
+
+    # What the value network starts as: a copy of the policy (its head says 0 at first), or of the reward model.
+    value_from: Literal["policy", "reward_model"] = "policy"
+    # LoRA: policy, value network, reference and (trained as an adapter on the same base) the reward model as adapters
+    # of one frozen backbone, instead of a network each.
+    share_backbone: bool = True
+
+    # Data set of answers to imitate beside PPO, so that nothing is forgotten (InstructGPT's PPO-ptx).
+    sft_dataset: str = ""
+    # Weight of that SFT loss.
+    sft_weight: NonNegativeFloat = 0.0
+
+    @model_validator(mode="after")
+    def check_that_settings_agree(self) -> PPOConfig:
+        """Each of these would otherwise be ignored in silence."""
+        if bool(self.sft_dataset) != (self.sft_weight > 0):
+            raise ValueError("sft_dataset and sft_weight go together: give both, or none")
+        if self.reward_ensemble != "mean" and len(self.reward_model) < 2:
+            raise ValueError(f"reward_ensemble {self.reward_ensemble} needs two or more reward models")
+        return self

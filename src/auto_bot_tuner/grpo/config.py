@@ -1,0 +1,57 @@
+"""The settings of GRPO and its relatives. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
+from pydantic.dataclasses import dataclass
+
+from auto_bot_tuner.rollouts.config import Clip, OnPolicyConfig
+from auto_bot_tuner.training.config import STRICT, PositiveFloat
+
+Loss = Literal["grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce"]
+WITHOUT_CLIP = ("rloo", "reinforce")  # they use each response once
+
+
+@dataclass(config=STRICT, kw_only=True)
+class GRPOConfig(OnPolicyConfig):
+    """Settings of `GRPOTrainer`: the shared ones and those of group-relative methods."""
+
+    METHOD: ClassVar[str] = "grpo"
+    FULL_LEARNING_RATE: ClassVar[float] = 1e-6
+    LORA_LEARNING_RATE: ClassVar[float] = 1e-5
+
+    # Folder of the run: checkpoints, metrics.jsonl, samples.jsonl, final/.
+    output_dir: str = "checkpoints/grpo"
+    # Peak learning rate. Empty: 1e-6 for full fine-tuning, 1e-5 for LoRA.
+    learning_rate: PositiveFloat | None = None
+
+    # Which member of the family; docs/grpo.md compares them.
+    loss: Loss = "grpo"
+    # Responses to one prompt, which are compared with each other.
+    group_size: Annotated[int, Field(ge=2)] = 8
+    # Weight of the KL divergence from the reference. 0: no reference is needed.
+    beta: NonNegativeFloat = 0.0
+    # Estimator of the KL term in the loss: k2, or k3 times the importance ratio, both with the right gradient; k3_plain
+    # is k3 without the ratio, as the GRPO paper and TRL write it. RLOO and REINFORCE put k1 into the reward instead.
+    kl_kind: Literal["k2", "k3", "k3_plain"] = "k3"
+    # DAPO: how far probabilities may rise, where clip_ratio says how far they may fall. Empty: clip_ratio, DAPO 0.28.
+    clip_ratio_high: Clip | None = None
+    # Divide the advantages by the group's standard deviation. Empty: as the loss has it (GRPO, DAPO and GSPO do).
+    scale_by_std: bool | None = None
+    # Leave out groups in which all responses have the same reward. Empty: as the loss has it (DAPO does).
+    drop_equal_groups: bool | None = None
+    # DAPO: the last so many tokens before max_new_tokens cost up to 1, in proportion. 0: none.
+    overlong_buffer: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def check_together(self) -> GRPOConfig:
+        if self.loss in WITHOUT_CLIP and (self.epochs_per_rollout > 1 or self.minibatches > 1):
+            raise ValueError(
+                f"loss {self.loss} has no importance ratio, so it may use a response once: set epochs_per_rollout and "
+                "minibatches to 1, or take another loss"
+            )
+        if self.overlong_buffer >= self.max_new_tokens:
+            raise ValueError("overlong_buffer must be less than max_new_tokens: it is the last part of a response")
+        return self

@@ -1,0 +1,1 @@
+"""Reward sources: who says what a response is worth."""
