@@ -13,20 +13,29 @@ from pydantic import ValidationError
 
 from auto_bot_tuner.dpo import DPOConfig, create_reference_model
 from auto_bot_tuner.dpo.checks import check_start
-from auto_bot_tuner.dpo.reference import (
+from auto_bot_tuner.dpo.config import WITHOUT_REFERENCE
+from auto_bot_tuner.training import reference
+from auto_bot_tuner.training.batching import collate_groups
+from auto_bot_tuner.training.reference import (
     Reference,
     add_frozen_adapter,
     build_reference,
-    choose_reference,
     is_new_adapter,
     with_adapter,
 )
-from auto_bot_tuner.training.batching import collate_groups
 from auto_bot_tuner.utils.errors import UsageError, UserError
 from auto_bot_tuner.utils.model_loading import load_model_and_tokenizer
 from tests.models import save_tiny_model
 from tests.preference_runs import Pairs, dpo_trainer
 from tests.training_runs import logged, losses, small_model
+
+
+def choose_reference(policy: Any, given: Any, config: DPOConfig) -> str:
+    """As the trainer chooses."""
+    return reference.choose_reference(
+        policy, given, config.reference, config.loss if config.loss in WITHOUT_REFERENCE else ""
+    )
+
 
 IDS = torch.tensor([[5, 6, 7, 8, 9]])
 

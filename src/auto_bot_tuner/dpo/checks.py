@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from auto_bot_tuner.dpo.loss import initial_loss
-from auto_bot_tuner.dpo.reference import WORDS
+from auto_bot_tuner.training.reference import WORDS
 from auto_bot_tuner.utils.errors import UsageError, UserError
 
 if TYPE_CHECKING:

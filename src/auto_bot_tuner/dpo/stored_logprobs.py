@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from auto_bot_tuner.data import IGNORE_INDEX, cache
-from auto_bot_tuner.dpo.reference import weights_digest
 from auto_bot_tuner.training.batching import Batch, collate_groups, row_lengths, sequences_of
+from auto_bot_tuner.training.reference import weights_digest
 
 if TYPE_CHECKING:
     from auto_bot_tuner.dpo.trainer import DPOTrainer

@@ -20,10 +20,15 @@ from torch import nn
 
 from auto_bot_tuner.data import IGNORE_INDEX
 from auto_bot_tuner.dpo import checks
-from auto_bot_tuner.dpo.config import READ_BY, DPOConfig
+from auto_bot_tuner.dpo.config import READ_BY, WITHOUT_REFERENCE, DPOConfig
 from auto_bot_tuner.dpo.loss import dpo_loss, kto_loss
 from auto_bot_tuner.dpo.mismatched import drift
-from auto_bot_tuner.dpo.reference import (
+from auto_bot_tuner.dpo.stored_logprobs import StoredLogprobs, precomputed
+from auto_bot_tuner.training.batching import Batch, collate_groups, cut_by_tokens, share_between
+from auto_bot_tuner.training.events import Callback
+from auto_bot_tuner.training.logprobs import SequenceLogprobs
+from auto_bot_tuner.training.loop import Trainer
+from auto_bot_tuner.training.reference import (
     SAMPLED_VALUES,
     WORDS,
     are_equal,
@@ -31,11 +36,6 @@ from auto_bot_tuner.dpo.reference import (
     choose_reference,
     weights_digest,
 )
-from auto_bot_tuner.dpo.stored_logprobs import StoredLogprobs, precomputed
-from auto_bot_tuner.training.batching import Batch, collate_groups, cut_by_tokens, share_between
-from auto_bot_tuner.training.events import Callback
-from auto_bot_tuner.training.logprobs import SequenceLogprobs
-from auto_bot_tuner.training.loop import Trainer
 
 __all__ = ["DPOConfig", "DPOTrainer"]
 
@@ -70,7 +70,8 @@ class DPOTrainer(Trainer):
         checks.check_group_size(train_dataset, config.loss)
         if config.loss == "kto":
             checks.check_both_kinds(train_dataset)
-        self.reference_kind = choose_reference(policy_model, reference_model, config)
+        loss_without = config.loss if config.loss in WITHOUT_REFERENCE else ""
+        self.reference_kind = choose_reference(policy_model, reference_model, config.reference, loss_without)
         # What the reference is made of: a resumed run must compare with the same.
         self.reference_digest = weights_digest(
             policy_model if reference_model is None else reference_model, SAMPLED_VALUES

@@ -78,7 +78,7 @@ def save_weights(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokeni
             save_tokenizer(tokenizer, folder)
         if is_adapted(model):
             # Left to itself peft would ask the hub whether the embedding was resized: a run may not hang on that.
-            # Of its adapters the trained one alone: another may stand beside it as the reference (`dpo/reference.py`).
+            # Of its adapters the policy's alone: others may stand beside it (reference, value network).
             trained = [model.active_adapter]
             model.save_pretrained(str(folder), save_embedding_layers=False, selected_adapters=trained)
             (folder / "README.md").unlink()  # peft's empty form
