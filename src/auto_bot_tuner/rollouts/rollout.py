@@ -1,11 +1,11 @@
 """What the six steps of a rollout fill in, field by field. Rows are responses; the prompt stands apart.
 
-    1 write      prompts → responses, mask, ended, logprobs            `writing.py`
-    2 score      responses → components, scores                        `rewards/`
-    3 compare    reference_logprobs, under the frozen reference         `trainer.py`
-    4 reward     scores and KL → rewards per token                      the method
-    5 value      values: what was to be expected before each token      the method (PPO alone)
-    6 advantage  how much better each token did than expected           the method
+1 write      prompts → responses, mask, ended, logprobs            `writing.py`
+2 score      responses → components, scores                        `rewards/`
+3 compare    reference_logprobs, under the frozen reference         `trainer.py`
+4 reward     scores and KL → rewards per token                      the method
+5 value      values: what was to be expected before each token      the method (PPO alone)
+6 advantage  how much better each token did than expected           the method
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Rollout:
     logprobs: torch.Tensor  # (N, R): log pi_old of each token, at the temperature that it was sampled with
     components: dict[str, torch.Tensor] = field(default_factory=dict)  # reward source → (N,)
     scores: torch.Tensor = field(default_factory=lambda: torch.empty(0))  # (N,): the weighted sum, clipped, penalised
+    raw_scores: torch.Tensor | None = None  # (N,): that sum before either. None: the same as scores
     reference_logprobs: torch.Tensor | None = None  # (N, R): None where the method needs no reference
     rewards: torch.Tensor | None = None  # (N, R): per token, KL included
     values: torch.Tensor | None = None  # (N, R): V before each token
