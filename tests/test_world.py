@@ -163,11 +163,18 @@ def test_the_facts_are_unambiguous():
 # --- what is shipped ---
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The data sets made anew."""
+    folder = tmp_path_factory.mktemp("world")
+    write_datasets(folder, seed=0)
+    return folder
+
+
 @pytest.mark.parametrize("name", BUNDLED_DATASETS)
-def test_the_shipped_data_is_what_the_seed_gives(name, tmp_path):
-    write_datasets(tmp_path, seed=0)
+def test_the_shipped_data_is_what_the_seed_gives(name, made):
     for split in ("train", "test"):
-        assert bundled_dataset(name, split).read_bytes() == (tmp_path / name / f"{split}.jsonl").read_bytes()
+        assert bundled_dataset(name, split).read_bytes() == (made / name / f"{split}.jsonl").read_bytes()
 
 
 def test_names_that_are_not_bundled_are_left_to_others():

@@ -10,6 +10,9 @@ beside it.
 - `tiny-preferences`: pairs of responses to such questions, one liked better; columns `prompt`, `chosen`, `rejected`,
   `category` (what is wrong with the rejected one), and `task`, `key`, `output`, by which `gold.gold_score` judges any
   response. The judge of `train` errs now and then, that of `test` does not.
+- `tiny-prompts`: questions of all tasks for a policy to answer by itself (PPO), in the columns of `tiny-instructions`:
+  new ones, but for the tasks of which all are asked there already.
+- `tiny-puzzles`: numbers to sort downwards, the same columns; for GRPO, which makes a half-learnt task whole.
 - `tiny-text`: documents in the style of the base model's text that it has not read, for perplexity; column `text`.
 
 `python -m auto_bot_tuner.assets.make_world` makes all of it from a seed.
@@ -23,6 +26,8 @@ BUNDLED_MODELS = {"tiny": "GPT-2 architecture, 1.4 M parameters: completes text 
 BUNDLED_DATASETS = {
     "tiny-instructions": "5,820 + 500 instructions in 20 tasks, checkable by code (alpaca columns, task, key)",
     "tiny-preferences": "9,000 + 1,000 pairs of responses, judged by gold score (prompt, chosen, rejected, category)",
+    "tiny-prompts": "2,000 + 300 questions for PPO, checkable by code (alpaca columns, task, key)",
+    "tiny-puzzles": "1,500 + 200 lists to sort downwards, for GRPO (alpaca columns, task, key)",
     "tiny-text": "700 + 300 documents of the world that the base model has not read (column text)",
 }
 FOLDER = Path(__file__).resolve().parent

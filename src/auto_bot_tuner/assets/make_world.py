@@ -11,10 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from .preferences import preference_rows
 from .pretraining import CONTEXT, new_model, packed_batches, pretrain, train_tokenizer
+from .prompts import prompt_rows, puzzle_rows
 from .world import Row, instruction_rows, text_rows, tokenizer_texts
 
 STEPS = 8500
@@ -29,7 +31,13 @@ def write_jsonl(path: Path, rows: list[Row]) -> None:
 
 
 def write_datasets(out: Path, seed: int) -> None:
-    makers = {"tiny-instructions": instruction_rows, "tiny-text": text_rows, "tiny-preferences": preference_rows}
+    makers: dict[str, Callable[[int], dict[str, list[Row]]]] = {
+        "tiny-instructions": instruction_rows,
+        "tiny-text": text_rows,
+        "tiny-preferences": preference_rows,
+        "tiny-prompts": prompt_rows,
+        "tiny-puzzles": puzzle_rows,
+    }
     for name, rows_of in makers.items():
         for split, rows in rows_of(seed).items():
             write_jsonl(out / name / f"{split}.jsonl", rows)

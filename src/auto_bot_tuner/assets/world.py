@@ -82,7 +82,7 @@ def row_of(example: Example, rng: Random) -> Row:
     }
 
 
-def _distinct_rows(task: Task, count: int, test: bool, rng: Random) -> list[Row]:
+def distinct_rows(task: Task, count: int, test: bool, rng: Random) -> list[Row]:
     """`count` rows that differ in question or wording, or fewer where many draws brought nothing new."""
     rows: dict[tuple[str, str], Row] = {}
     for _ in range(60 * count):
@@ -97,11 +97,11 @@ def _distinct_rows(task: Task, count: int, test: bool, rng: Random) -> list[Row]
 def instruction_rows(seed: int = 0) -> dict[str, list[Row]]:
     """`{"train": rows, "test": rows}`. No question of the test set is in the training set, in any wording."""
     rng = Random(seed)
-    train = [row for task, count in TRAIN_ROWS.items() for row in _distinct_rows(task, count, False, rng)]
+    train = [row for task, count in TRAIN_ROWS.items() for row in distinct_rows(task, count, False, rng)]
     for row in train:
         habit = rng.choices(list(HABITS), weights=list(HABITS.values()))[0]
         row["output"] = dressed(row["output"], habit, rng)
-    test = [row for task in TRAIN_ROWS for row in _distinct_rows(task, TEST_ROWS_PER_TASK, True, rng)]
+    test = [row for task in TRAIN_ROWS for row in distinct_rows(task, TEST_ROWS_PER_TASK, True, rng)]
     rng.shuffle(train)
     rng.shuffle(test)
     return {"train": train, "test": test}
