@@ -199,13 +199,13 @@ def test_a_token_of_probability_zero_is_never_drawn() -> None:
     logprobs = torch.tensor([[0.0, 0.5, 0.5, 0.0]]).log().expand(3, 4)
     uniforms = torch.tensor([0.0, 0.5, 1 - 2**-23])
     assert draw(logprobs, uniforms).tolist() == [1, 2, 2]
-    assert float(uniform_stream(seed=1, row=2, sample=3, length=100_000).max()) <= 1 - 2**-23
+    assert float(uniform_stream((1, 2, 3), 100_000).max()) <= 1 - 2**-23
 
 
 def test_uniform_streams_differ_in_every_coordinate_and_are_uniform() -> None:
-    streams = [uniform_stream(*key, 4).tolist() for key in [(1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4), (2, 1, 3)]]
+    streams = [uniform_stream(key, 4).tolist() for key in [(1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4), (2, 1, 3)]]
     assert len({tuple(values) for values in streams}) == 5
-    first_draws = torch.stack([uniform_stream(7, row, 0, 1)[0] for row in range(2000)])
+    first_draws = torch.stack([uniform_stream((7, row, 0), 1)[0] for row in range(2000)])
     # Kolmogorov-Smirnov over the *rows*: below its 99.9 % point, 1.95 / sqrt(n).
     grid = torch.arange(1, 2001) / 2000
     assert float((first_draws.sort().values - grid).abs().max()) < 1.95 / 2000**0.5

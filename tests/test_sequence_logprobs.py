@@ -200,3 +200,39 @@ def test_gather_is_the_oracle_s_oracle():
     logits = torch.tensor([[0.0, 0.0, torch.log(torch.tensor(2.0))]])
     assert gather_logprobs(logits, torch.tensor([2])).exp().item() == pytest.approx(0.5)  # 2 / (1 + 1 + 2)
     assert causal_model(small_model(lora=True)).__class__.__name__ == "LlamaForCausalLM"
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_entropies_and_temperature_are_those_of_the_plain_softmax(lora, temperature, monkeypatch):
+    """Values and gradients of a function of both, through logits that exist as a whole."""
+    monkeypatch.setattr(logprobs_module, "CHUNK_TOKENS_CPU", 4)
+    model = small_model(lora)
+    module = SequenceLogprobs(model, temperature)
+    batch = collate_groups(Groups(), [0, 1, 2])
+    ids, labels = batch["input_ids"], batch["labels"]
+    found, entropies = module.with_entropies(ids, labels, batch["lengths"], batch["shared"], "trained")
+
+    logits = torch.nn.functional.pad(model(input_ids=ids).logits[:, :-1] / temperature, (0, 0, 1, 0))  # at its token
+    plain = torch.log_softmax(logits, dim=-1)  # (S, T, V)
+    is_trained = labels != -100
+    expected = plain.gather(-1, ids.unsqueeze(-1)).squeeze(-1) * is_trained
+    expected_entropies = -(plain.exp() * plain).sum(-1) * is_trained
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(entropies, expected_entropies, rtol=0, atol=1e-5)
+
+    def loss(logprobs: torch.Tensor, entropy: torch.Tensor) -> torch.Tensor:
+        return (logprobs.sum(-1) ** 2).sum() + 3 * (entropy.sum(-1) ** 2).sum()
+
+    ours, theirs = gradients(model, loss(found, entropies)), gradients(model, loss(expected, expected_entropies))
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-3, msg=name)
+
+
+def test_an_entropy_that_is_only_measured_trains_nothing():
+    model = small_model()
+    batch = collate_groups(Groups(), [0])
+    names = ("input_ids", "labels", "lengths", "shared")
+    _, entropies = SequenceLogprobs(model).with_entropies(*(batch[name] for name in names), "measured")
+    assert entropies.sum() > 0 and not entropies.requires_grad

@@ -52,8 +52,12 @@ def generate(
     config: GenerationConfig,
     stop_token_ids: Sequence[int],
     samples_per_prompt: int = 1,
+    noise_keys: Sequence[tuple[int, ...]] | None = None,
 ) -> list[Generation]:
     """`samples_per_prompt` texts for each prompt (token ids), prompt by prompt.
+
+    The noise of a text is a function of (seed, *key, sample number), where key is its prompt's of `noise_keys`, else
+    the prompt's number in this call: a text does not depend on which prompts it shares a call or a process with.
 
     Raises UserError for a prompt that is empty or leaves no room in the model's context, and for a model whose logits
     are not finite. A text ends at its first stop token (kept), after `max_new_tokens`, or where the context is full.
@@ -63,7 +67,8 @@ def generate(
     generations = [Generation() for _ in range(len(prompts) * samples_per_prompt)]
     stops = frozenset(stop_token_ids)
     for numbers in _batches([len(prompt) for prompt in prompts], config, samples_per_prompt):
-        for tokens in _decode(model, {i: prompts[i] for i in numbers}, config, stops, samples_per_prompt):
+        keys = {i: (i,) if noise_keys is None else noise_keys[i] for i in numbers}
+        for tokens in _decode(model, {i: prompts[i] for i in numbers}, config, stops, samples_per_prompt, keys):
             for token in tokens:
                 generation = generations[token.text]
                 generation.token_ids.append(token.token_id)
@@ -75,7 +80,7 @@ def generate(
 def stream(model: Any, prompt: list[int], config: GenerationConfig, stop_token_ids: Sequence[int]) -> Iterator[int]:
     """The same text as `generate` gives for this prompt alone, token by token as it is written."""
     _check_room(model, prompt, "the prompt")
-    for tokens in _decode(model, {0: prompt}, config, frozenset(stop_token_ids), 1):
+    for tokens in _decode(model, {0: prompt}, config, frozenset(stop_token_ids), 1, {0: (0,)}):
         yield tokens[0].token_id
 
 
@@ -116,7 +121,14 @@ def evaluation_mode(model: Any) -> Iterator[None]:
 class _Rows:
     """The texts that are still being written: one row of the batch each."""
 
-    def __init__(self, model: Any, prompts: dict[int, list[int]], config: GenerationConfig, samples: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        prompts: dict[int, list[int]],
+        config: GenerationConfig,
+        samples: int,
+        keys: dict[int, tuple[int, ...]],
+    ) -> None:
         pairs = [(number, sample) for number in prompts for sample in range(samples)]
         lengths = [len(prompts[number]) for number, _ in pairs]
         limit = context_limit(model) or math.inf
@@ -125,7 +137,9 @@ class _Rows:
         self.texts = [number * samples + sample for number, sample in pairs]
         self.budgets = [int(min(config.max_new_tokens, limit - length)) for length in lengths]  # new tokens at most
         self.positions = torch.tensor(lengths, device=self.device)  # (B,): where the next token of each row stands
-        uniforms = [uniform_stream(config.seed, number, sample, config.max_new_tokens) for number, sample in pairs]
+        uniforms = [
+            uniform_stream((config.seed, *keys[number], sample), config.max_new_tokens) for number, sample in pairs
+        ]
         self.uniforms = torch.stack(uniforms).to(self.device)  # (B, max_new_tokens)
         self.seen: torch.Tensor | None = None
         if config.repetition_penalty != 1:
@@ -170,7 +184,12 @@ class _Rows:
 
 @torch.no_grad()  # as a decorator it is lifted at each `yield`: the caller's own mode is not touched
 def _decode(
-    model: Any, prompts: dict[int, list[int]], config: GenerationConfig, stops: frozenset[int], samples: int
+    model: Any,
+    prompts: dict[int, list[int]],
+    config: GenerationConfig,
+    stops: frozenset[int],
+    samples: int,
+    keys: dict[int, tuple[int, ...]],
 ) -> Iterator[list[Token]]:
     """The core loop: yields one new token of every unfinished text, step by step."""
     with evaluation_mode(model):
@@ -178,7 +197,7 @@ def _decode(
         positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)  # 0 at a row's first real token, whatever stands before it
         cache = new_cache(model)
         logits = _forward(model, input_ids, mask, positions, cache)
-        rows = _Rows(model, prompts, config, samples)
+        rows = _Rows(model, prompts, config, samples, keys)
         if samples > 1:
             cache.batch_repeat_interleave(samples)
             logits, mask = logits.repeat_interleave(samples, dim=0), mask.repeat_interleave(samples, dim=0)

@@ -9,18 +9,20 @@ to one text alone, a text does not depend on which texts share its batch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from auto_bot_tuner.evaluation.config import GenerationConfig
 
 
-def uniform_stream(seed: int, row: int, sample: int, length: int) -> torch.Tensor:
-    """`(length,)` uniforms in [0, 1) of one text, a function of (seed, row, sample) only.
+def uniform_stream(key: Sequence[int], length: int) -> torch.Tensor:
+    """`(length,)` uniforms in [0, 1) of one text, a function of its key only: (seed, row, sample), say.
 
     torch's CPU generator keeps 32 bits of its seed, so streams of many rows would collide; numpy mixes them all.
     """
-    draws = np.random.default_rng((seed, row, sample)).random(length, dtype=np.float32)
+    draws = np.random.default_rng(tuple(key)).random(length, dtype=np.float32)
     # u * total must stay below total after rounding, or the search would run past the last possible token.
     return torch.from_numpy(draws).clamp_(max=1 - 2**-23)
 

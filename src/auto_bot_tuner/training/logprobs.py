@@ -16,7 +16,7 @@ of them (DPO, PPO), `SequenceLogprobs` hands the log-probabilities out and learn
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,8 @@ from auto_bot_tuner.utils.quiet import quiet_libraries
 # hold enough tokens to be worth that; beyond, more tokens only cost memory. Measured with 16k and 50k words.
 CHUNK_TOKENS_CPU = 512
 CHUNK_TOKENS_GPU = 2048
+
+Entropy = Literal["none", "measured", "trained"]
 
 
 def gather_logprobs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -99,31 +101,64 @@ class TokenLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, with_gradient: bool
-    ) -> torch.Tensor:
-        """hidden (N, H), weight (V, H), targets (N,) -> log-probabilities (N,) in float32."""
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        with_gradient: bool,
+        entropy: Entropy = "none",
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """hidden (N, H), weight (V, H), targets (N,) -> log-probabilities and entropies (N,) in float32.
+
+        `entropy`: none (they are not computed), measured, or trained (they have a gradient too).
+        """
         logprobs = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+        entropies = None if entropy == "none" else torch.empty_like(logprobs)
         slopes = torch.empty_like(hidden) if with_gradient else None  # W^T (p - e_y) of each token
+        entropy_slopes = torch.empty_like(hidden) if with_gradient and entropy == "trained" else None
         for chunk, _, head, all_logprobs in chunks_of_logprobs(hidden, weight, len(targets)):
             y = targets[chunk].unsqueeze(-1)  # (C, 1)
             logprobs[chunk] = all_logprobs.gather(-1, y).squeeze(-1)
+            if entropies is not None:
+                entropies[chunk] = entropy_of(all_logprobs)
+            if entropy_slopes is not None:
+                entropy_slopes[chunk] = entropy_gradient(all_logprobs).to(head.dtype) @ head
             if slopes is not None:
                 slopes[chunk] = softmax_minus_one_hot(all_logprobs, y).to(head.dtype) @ head
         ctx.dtype = autocast_dtype(hidden)
-        ctx.save_for_backward(hidden, weight, targets, slopes)
-        return logprobs
+        ctx.save_for_backward(hidden, weight, targets, slopes, entropy_slopes)
+        if entropies is not None and entropy_slopes is None:
+            ctx.mark_non_differentiable(entropies)
+        return logprobs, entropies
 
     @staticmethod
-    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        hidden, weight, targets, slopes = ctx.saved_tensors
+    def backward(ctx: Any, upstream: torch.Tensor, entropy_upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        hidden, weight, targets, slopes, entropy_slopes = ctx.saved_tensors
+        hidden_gradient = slopes * -upstream.unsqueeze(-1)
+        if entropy_slopes is not None:
+            hidden_gradient += entropy_slopes * entropy_upstream.unsqueeze(-1)
         weight_gradient = None
         if ctx.needs_input_grad[1]:
             weight_gradient = torch.zeros_like(weight, dtype=torch.float32)  # summed in float32, as above
             in_type = hidden.to(ctx.dtype), weight.to(ctx.dtype)
             for chunk, h, head, all_logprobs in chunks_of_logprobs(*in_type, len(targets)):
-                error = softmax_minus_one_hot(all_logprobs, targets[chunk].unsqueeze(-1))  # (C, V)
-                weight_gradient -= error.mul_(upstream[chunk].unsqueeze(-1)).to(head.dtype).t() @ h
-        return slopes * -upstream.unsqueeze(-1), weight_gradient, None, None
+                error = torch.zeros_like(all_logprobs)  # (C, V)
+                if entropy_slopes is not None:
+                    error += entropy_gradient(all_logprobs).mul_(entropy_upstream[chunk].unsqueeze(-1))
+                one_hot_error = softmax_minus_one_hot(all_logprobs, targets[chunk].unsqueeze(-1))  # (C, V)
+                error -= one_hot_error.mul_(upstream[chunk].unsqueeze(-1))
+                weight_gradient += error.to(head.dtype).t() @ h
+        return hidden_gradient, weight_gradient, None, None, None
+
+
+def entropy_of(logprobs: torch.Tensor) -> torch.Tensor:
+    r"""$H = -\sum_v p_v \log p_v$ in nats: (C, V) -> (C,)."""
+    return -(logprobs.exp() * logprobs).sum(dim=-1)
+
+
+def entropy_gradient(logprobs: torch.Tensor) -> torch.Tensor:
+    r"""$\partial H / \partial z_v = -p_v (\log p_v + H)$ for logits z: (C, V) -> (C, V)."""
+    return -logprobs.exp() * (logprobs + entropy_of(logprobs).unsqueeze(-1))
 
 
 def chunks_of_logprobs(
@@ -194,7 +229,14 @@ class CausalNLL(TrainedTokens):
 
 
 class SequenceLogprobs(TrainedTokens):
-    """Token ids and labels in, the log-probability of each trained token out, where it stands."""
+    """Token ids and labels in, the log-probability of each trained token out, where it stands.
+
+    `temperature` T: of the distribution softmax(logits / T), as a policy is sampled.
+    """
+
+    def __init__(self, model: nn.Module, temperature: float = 1.0) -> None:
+        super().__init__(model)
+        self.temperature = temperature
 
     def forward(
         self,
@@ -208,15 +250,44 @@ class SequenceLogprobs(TrainedTokens):
         0 where a label is -100, so that a sum over t is the log-probability of a response. `shared` (S,): see
         `flat.hidden_states_at`.
         """
+        return self.with_entropies(input_ids, labels, lengths, shared, "none")[0]
+
+    def with_entropies(
+        self,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor,
+        lengths: torch.Tensor,
+        shared: torch.Tensor | None,
+        entropy: Entropy,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`forward`, and the entropy of each trained token's distribution (S, T); zeros where `entropy` is none."""
         trained, targets = predicted(labels)  # (S, T), (N,)
         states = self.hidden_or_logits(input_ids, trained, lengths, shared)
+        if self.temperature != 1:
+            # (W h) / T = W (h / T): dividing the smaller of the two is enough, and the gradient follows by itself.
+            states = states / self.temperature
+        entropies: torch.Tensor | None = None
         if self.head_is_plain:
-            logprobs = TokenLogprobs.apply(states, output_head(self.model).weight, targets, torch.is_grad_enabled())
+            logprobs, entropies = TokenLogprobs.apply(
+                states, output_head(self.model).weight, targets, torch.is_grad_enabled(), entropy
+            )
         else:
             logprobs = gather_logprobs(states, targets)
-        # Back from where a token is predicted to where it stands, one to the right.
-        at_predictors = torch.zeros(trained.shape, device=logprobs.device).masked_scatter(trained, logprobs)
-        return F.pad(at_predictors[:, :-1], (1, 0))
+            if entropy != "none":
+                entropies = entropy_of(states.float().log_softmax(dim=-1))
+                entropies = entropies if entropy == "trained" else entropies.detach()
+        found = [logprobs, torch.zeros_like(logprobs) if entropies is None else entropies]
+        at_tokens, entropies_at_tokens = (where_they_stand(values, trained) for values in found)
+        return at_tokens, entropies_at_tokens
+
+
+def where_they_stand(values: torch.Tensor, predictors: torch.Tensor) -> torch.Tensor:
+    """Values (N,) of the trained tokens, from where a token is predicted (S, T) to where it stands, one to the right.
+
+    0 elsewhere: (S, T).
+    """
+    at_predictors = torch.zeros(predictors.shape, device=values.device).masked_scatter(predictors, values)
+    return F.pad(at_predictors[:, :-1], (1, 0))
 
 
 def predicted(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -82,9 +82,10 @@ class Trainer:
         engine.prepare_model(model, self.config)
         # What Accelerate runs: a module whose forward is the whole computation of a batch.
         self.module = engine.wrap(self.accelerator, self.build_module())
-        self.optimizer = self.accelerator.prepare(build_optimizer(model.named_parameters(), self.config))
+        self.optimizer = self.accelerator.prepare(self.build_optimizer())
         self.state = TrainingState(shape=self.shape())
         self.skipped_in_a_row = 0
+        self.has_moved = False  # whether a step of this session has changed a weight
 
     def shape(self) -> dict[str, Any]:
         """What a resumed run must have in common with its checkpoint; otherwise it would be another run."""
@@ -105,6 +106,20 @@ class Trainer:
         """The module that `compute_loss` calls."""
         return CausalNLL(self.model)
 
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """AdamW over what is trained. A group may have an `lr_scale`: its share of the learning rate, if not all."""
+        return build_optimizer(self.model.named_parameters(), self.config)
+
+    def check_data(self) -> None:
+        """Before the run: the rows can be learnt from, and the model can read them.
+
+        Raises:
+            UserError: they cannot, or it cannot.
+        """
+        vocabulary = causal_model(self.model).get_input_embeddings().weight.shape[0]
+        checks.check_rows(self.train_dataset, vocabulary)
+        checks.check_context([self.train_dataset, self.eval_dataset], self.model)
+
     def compute_loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The mean loss of a micro-batch over its weight, and metrics that are means over it too."""
         raise NotImplementedError
@@ -117,7 +132,10 @@ class Trainer:
         """What is computed once, from the weights that the run starts from: a checkpoint is loaded after this."""
 
     def batches(self) -> Iterator[list[Batch]]:
-        """For each optimiser step from the present one on: the micro-batches of this process."""
+        """For each optimiser step from the present one on: the micro-batches of this process.
+
+        An empty list says, on every process, that this step has nothing to learn from: it is skipped and counted.
+        """
         while self.state.step < self.total_steps:
             epoch, index = divmod(self.state.step, self.steps_per_epoch)
             order = epoch_order(len(self.lengths), self.config.seed, epoch)
@@ -136,9 +154,20 @@ class Trainer:
         """What is shown of the model at each evaluation: its answers to the fixed prompts."""
         return sample_responses(self)
 
+    def observe(self, means: dict[str, float]) -> None:
+        """Called after every step with its means over all micro-batches: for methods that react to them."""
+
+    def verdicts(self, metrics: dict[str, float]) -> list[str]:
+        """What a person should be told about the metrics just logged, in plain words, with what to do."""
+        return []
+
     def remarks(self, evaluation: dict[str, float]) -> list[str]:
         """What a person should be told about an evaluation, in plain words, with what to do."""
         return []
+
+    def objective(self, evaluation: dict[str, float]) -> float:
+        """What makes an evaluation the best so far: the lower the better."""
+        return evaluation["eval_loss"]
 
     def facts(self) -> dict[str, str]:
         """What else is worth a line before the run, and in the card of the trained model."""
@@ -157,9 +186,7 @@ class Trainer:
             UserError: the run cannot work, diverged, or could not save.
             Interrupted: Ctrl-C or SIGTERM, after a checkpoint was saved.
         """
-        vocabulary = causal_model(self.model).get_input_embeddings().weight.shape[0]
-        checks.check_rows(self.train_dataset, vocabulary)
-        checks.check_context([self.train_dataset, self.eval_dataset], self.model)
+        self.check_data()
         with stop_requests() as stop, run.Run(self) as this_run:
             started, tokens_before = time.perf_counter(), self.state.tokens  # of this session, where it is resumed
             if self.state.step == 0 and self.state.evaluated_step is None:
@@ -182,6 +209,17 @@ class Trainer:
 
     def update(self, micro_batches: list[Batch]) -> dict[str, float] | None:
         """One optimiser step over its micro-batches. Returns the metrics since the last log, where one is due."""
+        progress = {"epoch": (self.state.step + 1) / self.steps_per_epoch}
+        if micro_batches:
+            progress |= self.learn_from(micro_batches)
+        else:
+            self.state.note_skipped_step()
+        if not (self.is_due(self.config.logging_steps) or self.state.step in (1, self.total_steps)):
+            return None
+        return {**self.describe(self.state.close_window()), **progress}
+
+    def learn_from(self, micro_batches: list[Batch]) -> dict[str, float]:
+        """Sum the gradients of the micro-batches and step. Returns the gradient's norm and the learning rate."""
         started = time.perf_counter()
         self.module.train()
         weight, tokens = self.total([sum(b.weight for b in micro_batches), sum(b.tokens for b in micro_batches)])
@@ -202,10 +240,8 @@ class Trainer:
         totals = dict(zip(sums, self.total(torch.stack([v.float() for v in sums.values()]).tolist()), strict=True))
         grad_norm, lr = self.step_downhill(totals["loss"] / weight, micro_batches)
         self.state.note_step({"weight": weight, **totals}, int(tokens), time.perf_counter() - started)
-        if not (self.is_due(self.config.logging_steps) or self.state.step in (1, self.total_steps)):
-            return None
-        progress = {"grad_norm": grad_norm, "learning_rate": lr, "epoch": self.state.step / self.steps_per_epoch}
-        return {**self.describe(self.state.close_window()), **progress}
+        self.observe({name: value / weight for name, value in totals.items()})
+        return {"grad_norm": grad_norm, "learning_rate": lr}
 
     def step_downhill(self, loss: float, micro_batches: list[Batch]) -> tuple[float, float]:
         """Clip the gradient, set the learning rate, step. Returns the gradient's norm and the learning rate.
@@ -216,14 +252,14 @@ class Trainer:
             self.state.step, self.total_steps, self.config.warmup, self.config.lr_schedule
         )
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_scale", 1.0)
         parameters = self.trained_parameters()
-        norm = float(self.accelerator.clip_grad_norm_(list(parameters.values()), self.config.max_grad_norm or math.inf))
+        norm = self.clip_gradients(list(parameters.values()))
         # fp16's loss scale is found by overflowing: there a gradient may be infinite, and its step is skipped.
         norm_to_check = 0.0 if self.accelerator.scaler is not None else norm
         rows = [row for batch in micro_batches for row in batch.rows]
         checks.check_finite(loss, norm_to_check, self.state.step, rows, lr)
-        first_move = checks.MoveCheck(parameters) if self.state.step == 0 else None
+        first_move = None if self.has_moved else checks.MoveCheck(parameters)
         self.optimizer.step()
         if self.accelerator.optimizer_step_was_skipped:  # fp16 looks for its loss scale; it may not look for ever
             self.skipped_in_a_row += 1
@@ -232,8 +268,13 @@ class Trainer:
             self.skipped_in_a_row = 0
             if first_move is not None:
                 first_move.check()
+            self.has_moved = True
         self.optimizer.zero_grad(set_to_none=True)
         return norm, lr
+
+    def clip_gradients(self, parameters: list[nn.Parameter]) -> float:
+        """Scale the gradient down to `max_grad_norm`, where it is longer. Returns its norm before that."""
+        return float(self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm or math.inf))
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:

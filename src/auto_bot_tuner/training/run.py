@@ -93,6 +93,13 @@ class Run:
         if metrics is not None:
             self.trainer.state.metrics = metrics
             self.emit("log", metrics)
+            for verdict in self.trainer.verdicts(metrics):
+                self.note(verdict)
+
+    def note(self, text: str) -> None:
+        """Tell the person, once and not once per process."""
+        if self.trainer.is_main:
+            self.progress.note(text)
 
     def evaluate(self) -> None:
         """Evaluate, write samples, and keep the weights where they are the best so far."""
@@ -101,10 +108,9 @@ class Run:
         if self.trainer.eval_dataset is not None:
             state.evaluation = self.trainer.evaluate()
             self.emit("evaluate", state.evaluation)
-            is_best = state.note_evaluation(state.evaluation["eval_loss"])
-            if self.trainer.is_main:
-                for remark in self.trainer.remarks(state.evaluation):
-                    self.progress.note(remark)
+            is_best = state.note_evaluation(self.trainer.objective(state.evaluation))
+            for remark in self.trainer.remarks(state.evaluation):
+                self.note(remark)
         if self.trainer.is_main and (samples := self.trainer.samples()):
             self.emit("samples", {"samples": samples})
             self.has_endless_samples = not any(sample["ended"] for sample in samples)
@@ -149,7 +155,7 @@ class Run:
         self.trainer.accelerator.wait_for_everyone()
         self.trainer.module.eval()
         if self.has_endless_samples:
-            self.progress.note(
+            self.note(
                 "none of the sample answers ended by itself: train longer, or look with python main.py inspect --loss "
                 "whether the end token is learnt at all (LoRA leaves its embedding as it was)"
             )

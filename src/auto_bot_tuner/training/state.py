@@ -11,6 +11,7 @@ class TrainingState:
     """Saved in every checkpoint as JSON; Python writes and reads floats there without losing a bit."""
 
     step: int = 0  # finished optimiser steps
+    skipped: int = 0  # of them, those that had nothing to learn from
     tokens: int = 0  # real tokens seen, padding left out
     best_loss: float | None = None  # lowest evaluation loss so far
     best_step: int | None = None
@@ -38,12 +39,19 @@ class TrainingState:
         for name, value in {**sums, "tokens": tokens, "seconds": seconds}.items():
             self.window[name] = self.window.get(name, 0.0) + value
 
+    def note_skipped_step(self) -> None:
+        """Count a step in which nothing was learnt: the clock goes on, so that schedules keep their length."""
+        self.step += 1
+        self.skipped += 1
+
     def close_window(self) -> dict[str, float]:
         """Means per unit of weight since the last call, `num_tokens` (the weight) and `tokens_per_second`.
 
         Weighted by tokens: a mean of means would let short steps shout.
         """
         window, self.window = self.window, {}
+        if not window:  # all steps since then were skipped
+            return {"num_tokens": 0.0, "tokens_per_second": 0.0}
         weight, tokens, seconds = (window.pop(name) for name in ("weight", "tokens", "seconds"))
         means = {name: value / weight for name, value in window.items()}
         return {**means, "num_tokens": weight, "tokens_per_second": tokens / seconds}
