@@ -7,20 +7,14 @@ same place twice, its word is no judgement; the pair counts as a tie and is repo
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
-import math
-import sys
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from auto_bot_tuner.data.chat_template import Conversation
 from auto_bot_tuner.evaluation.win_rates import outcomes_of_scores
-from auto_bot_tuner.utils.errors import UsageError, UserError, one_line
+from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.utils.user_functions import as_text, shown, user_function
 
 GOLD_COLUMNS = ("task", "key", "output")
 
@@ -115,95 +109,24 @@ def function_judge(name: str) -> Judge:
         UsageError: there is no such file or function, or it takes something else.
         UserError: the file cannot be run; later: the function fails or returns something else.
     """
-    path, _, function_name = name.rpartition(":")
-    if not path:
-        raise UsageError(f"--judge {name} names no function: write {name}:function")
-    function = getattr(load_file(Path(path).expanduser()), function_name, None)
-    if not callable(function):
-        raise UsageError(f"--judge {name}: there is no function {function_name} in {path}")
-    takes = number_of_arguments(function)
-    if takes not in (2, 3):
-        given = f"{takes} argument{'s' * (takes != 1)}"
-        raise UsageError(
-            f"--judge {name}: the function takes {given}, expected (prompt, response), which returns a score, or "
-            "(prompt, first, second), which returns 1, 0 or 0.5"
-        )
+    function = user_function(
+        name,
+        "--judge",
+        {2: "(prompt, response), which returns a score", 3: "(prompt, first, second), which returns 1, 0 or 0.5"},
+    )
+    if function.takes == 3:
 
-    def ask(*texts: str) -> float:
-        try:
-            value = function(*texts)
-        except (Exception, SystemExit) as error:
-            raise UserError(f"--judge {name} failed at {place_of(error, path)}: {described(error)}") from error
-        if isinstance(value, str) or not is_number(value):
-            raise UserError(f"--judge {name} returned {shown(value)}, expected a finite number")
-        if takes == 3 and float(value) not in (0, 0.5, 1):
-            raise UserError(f"--judge {name} returned {shown(value)}, expected 1 (first is better), 0 (second) or 0.5")
-        return float(value)
+        def compare(prompt: str, first: str, second: str) -> float:
+            outcome = function(prompt, first, second)
+            if outcome not in (0, 0.5, 1):
+                raise UserError(
+                    f"{function.told} returned {shown(outcome)}, expected 1 (first is better), 0 (second) or 0.5"
+                )
+            return outcome
 
-    if takes == 3:
-        return comparing_judge(ask)
+        return comparing_judge(compare)
 
     def score(prompts: Sequence[Conversation], answers: Sequence[Answer]) -> list[float]:
-        return [ask(as_text(prompt), answer.text) for prompt, answer in zip(prompts, answers, strict=True)]
+        return [function(as_text(prompt), answer.text) for prompt, answer in zip(prompts, answers, strict=True)]
 
     return scoring_judge(score)
-
-
-def load_file(path: Path) -> ModuleType:
-    """The file as a module of its own."""
-    if not path.is_file():
-        raise UsageError(f"--judge: no such file: {path} (looked from {Path.cwd()}); check the path")
-    spec = importlib.util.spec_from_file_location(f"judge_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"--judge: {path} is no Python file: name one that ends in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module  # dataclasses and pickle look there
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise UserError(f"--judge: {place_of(error, str(path))}: {described(error)}") from error
-    return module
-
-
-def number_of_arguments(function: Callable[..., Any]) -> int:
-    """How many arguments without a default a call by position must give."""
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(function).parameters.values()
-    return sum(p.kind in positional and p.default is p.empty for p in parameters)
-
-
-def place_of(error: BaseException, path: str) -> str:
-    """`file.py:7`: the last line of the user's own file that the error came through."""
-    if isinstance(error, SyntaxError) and error.lineno:
-        return f"{path}:{error.lineno}"
-    own = Path(path).expanduser().resolve()
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == own]
-    return f"{path}:{lines[-1]}" if lines else path
-
-
-def described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {one_line(error)}"
-
-
-def is_number(value: Any) -> bool:
-    try:
-        return math.isfinite(float(value))
-    except (TypeError, ValueError, OverflowError):
-        return False
-
-
-def shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
-
-
-def as_text(prompt: Conversation) -> str:
-    """What a user's function is told of a prompt: the one question, or all turns line by line.
-
-    >>> as_text([{"role": "user", "content": "Hi"}])
-    'Hi'
-    """
-    if len(prompt) == 1:
-        return prompt[0]["content"]
-    return "\n".join(f"{message['role']}: {message['content']}" for message in prompt)
