@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import pytest
 import torch
@@ -64,6 +65,8 @@ def test_every_figure_by_hand(rubbish):
     total = math.log(1.5) + math.log(2) - math.log(2) + math.log(3)
     assert metrics["kl"] == pytest.approx(total / 4, rel=1e-5)
     assert metrics["kl_per_token"] == pytest.approx(total / 8, rel=1e-5)
+    by_response = [math.log(1.5) + math.log(2), 0.0, -math.log(2), math.log(3)]
+    assert metrics["kl_std"] == pytest.approx(statistics.pstdev(by_response), rel=1e-5)
     # k3 by token: pi_ref / pi - 1 + k1
     k3 = (2 / 3 - 1 + math.log(1.5)) + (1 / 2 - 1 + math.log(2)) + (2 - 1 - math.log(2)) + (1 / 3 - 1 + math.log(3))
     assert metrics["kl_k3"] == pytest.approx(k3 / 4, rel=1e-5)

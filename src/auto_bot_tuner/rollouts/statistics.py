@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import torch
 
+from auto_bot_tuner.grpo.loss import has_spread
+from auto_bot_tuner.rlhf.ppo_loss import explained_variance, kl_estimates, masked_mean, masked_variance
 from auto_bot_tuner.rollouts.rollout import Rollout
 
 
@@ -25,50 +27,51 @@ def rollout_metrics(rollout: Rollout) -> dict[str, float]:
     Returns:
         `reward`, `reward_std`: scores as the sources gave them, neither clipped nor penalised; `reward_<name>`: each
         source alone, unweighted. `reward_shaped`: what a response earns in all, KL included. `response_length` in
-        tokens; `eos_rate`: share that ended by themselves. `kl`, `kl_k3` in nats a response, `kl_per_token`.
-        `group_std`: mean over prompts of the scores' standard deviation (n - 1), `groups_without_spread`: share of
-        prompts whose responses all got the same score; both with 2 samples or more. `advantage_std` over tokens,
-        before whitening where values tell. `value`: its mean over tokens; `explained_variance`:
-        1 - var(returns - values) / var(returns), 1 is clairvoyant, 0 no better than a constant, less is harmful
-        (0 as well where the returns have no variance: nothing was there to explain).
+        tokens; `eos_rate`: share that ended by themselves. `kl`, `kl_k3` in nats a response, `kl_std` of k1 between
+        responses, `kl_per_token`. `group_std`: mean over prompts of the scores' standard deviation (n - 1),
+        `groups_without_spread`: share of prompts whose responses all got the same score; both with 2 samples or more.
+        `advantage_std` over tokens, before whitening where values tell. `value`: its mean over tokens;
+        `explained_variance`: 1 is clairvoyant, 0 no better than a constant, less is harmful.
     """
-    mask, lengths = rollout.mask, rollout.lengths
-    metrics = {"response_length": lengths.float().mean(), "eos_rate": rollout.ended.float().mean()}
+    mask = rollout.mask
+    metrics = {"response_length": rollout.lengths.float().mean(), "eos_rate": rollout.ended.float().mean()}
     if len(rollout.scores):
-        raw = rollout.scores if rollout.raw_scores is None else rollout.raw_scores  # (N,)
-        metrics |= {f"reward_{name}": component.float().mean() for name, component in rollout.components.items()}
-        metrics |= {"reward": raw.float().mean(), "reward_std": raw.float().std(correction=0)}
-        if rollout.samples > 1:
-            metrics |= spread(rollout.scores, rollout.samples)
+        metrics |= of_scores(rollout)
     if rollout.reference_logprobs is not None:
-        k1 = real(rollout.logprobs, mask) - real(rollout.reference_logprobs, mask)  # (N, R)
-        k3 = torch.expm1(-k1) + k1  # expm1: e^x - 1 would lose its digits near 0
-        metrics |= {"kl": k1.sum(dim=1).mean(), "kl_k3": k3.sum(dim=1).mean()}
-        metrics["kl_per_token"] = k1.sum() / lengths.sum().clamp(min=1)
+        metrics |= of_divergence(rollout.logprobs, rollout.reference_logprobs, mask)
     if rollout.rewards is not None:
-        metrics["reward_shaped"] = real(rollout.rewards, mask).sum(dim=1).mean()
+        metrics["reward_shaped"] = rollout.rewards.masked_fill(~mask, 0).sum(dim=1).mean()
     if rollout.values is not None and rollout.returns is not None:
-        metrics |= foresight(rollout.values[mask].float(), rollout.returns[mask].float())
+        metrics["value"] = masked_mean(rollout.values, mask)
+        metrics["explained_variance"] = explained_variance(rollout.values, rollout.returns, mask)
+        # returns - values are the advantages before whitening, after which their deviation is 1 whatever happens.
+        metrics["advantage_std"] = masked_variance(rollout.returns - rollout.values, mask).sqrt()
     elif rollout.advantages is not None:
-        metrics["advantage_std"] = rollout.advantages[mask].float().std(correction=0)
-    return dict(zip(metrics, torch.stack(list(metrics.values())).tolist(), strict=True))  # one wait for the GPU
+        metrics["advantage_std"] = masked_variance(rollout.advantages, mask).sqrt()
+    figures = torch.stack([value.to(mask.device) for value in metrics.values()])
+    return dict(zip(metrics, figures.tolist(), strict=True))  # one wait for the GPU
 
 
-def real(per_token: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(N, R), float32, 0 under padding. Selected, not multiplied: nan times 0 is nan."""
-    return torch.where(mask, per_token.float(), 0.0)
+def of_scores(rollout: Rollout) -> dict[str, torch.Tensor]:
+    """Rewards per response, (N,) each, and how far they differ within the groups that are compared."""
+    raw = rollout.scores if rollout.raw_scores is None else rollout.raw_scores
+    metrics = {f"reward_{name}": component.float().mean() for name, component in rollout.components.items()}
+    metrics |= {"reward": raw.mean(), "reward_std": raw.std(correction=0)}
+    if rollout.samples > 1:
+        metrics["group_std"] = rollout.scores.view(-1, rollout.samples).std(dim=1).mean()
+        metrics["groups_without_spread"] = (~has_spread(rollout.scores, rollout.samples)).float().mean()
+    return metrics
 
 
-def spread(scores: torch.Tensor, samples: int) -> dict[str, torch.Tensor]:
-    """How far the responses to one prompt differ in the scores (N,) that advantages are made of."""
-    groups = scores.float().view(-1, samples)  # (prompts, samples)
-    is_flat = groups.amax(dim=1) == groups.amin(dim=1)
-    return {"group_std": groups.std(dim=1).mean(), "groups_without_spread": is_flat.float().mean()}
-
-
-def foresight(values: torch.Tensor, returns: torch.Tensor) -> dict[str, torch.Tensor]:
-    """How well the value network saw the returns coming. Both 1-D: the valid tokens of the rollout."""
-    advantages = returns - values  # before whitening, after which their deviation is 1 whatever happens
-    of_advantages, of_returns = advantages.var(correction=0), returns.var(correction=0)
-    explained = torch.where(of_returns > 0, 1 - of_advantages / of_returns, 0.0)
-    return {"value": values.mean(), "explained_variance": explained, "advantage_std": of_advantages.sqrt()}
+def of_divergence(
+    logprobs: torch.Tensor, reference_logprobs: torch.Tensor, mask: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Both estimates of the divergence, from (N, R) log-probabilities."""
+    k1, k3 = (kl_estimates(logprobs, reference_logprobs, mask, kind) for kind in ("k1", "k3"))  # (N, R)
+    of_responses = k1.sum(dim=1)  # (N,)
+    return {
+        "kl": of_responses.mean(),
+        "kl_std": of_responses.std(correction=0),
+        "kl_k3": k3.sum(dim=1).mean(),
+        "kl_per_token": masked_mean(k1, mask),
+    }

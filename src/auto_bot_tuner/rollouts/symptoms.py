@@ -1,0 +1,271 @@
+"""The signs by which a run of reinforcement learning shows that something is wrong: one check each, for `health.py`.
+
+Each is a rule of thumb, with the reason for its threshold beside it, and says in a sentence or two what the sign means
+and what to do. A check sees the past of a run, and gives None where all is well.
+
+A history has one mapping for each rollout: what `statistics.rollout_metrics` says of it, and the means over its
+optimiser steps of `clip_fraction`, `ratio_gap`, `entropy` and `grad_norm`. `first_ratio_gap` is that of the first of
+them alone, and `skipped_steps` the number that was left out. A figure that a run does not have is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from auto_bot_tuner.rollouts.config import OnPolicyConfig
+
+WINDOW = 5  # rollouts whose mean is judged: single ones swing, and five are soon written
+
+
+class Past(NamedTuple):
+    """What a check looks at. A figure that is missing is nan, with which no comparison holds: no verdict."""
+
+    history: Sequence[Mapping[str, float]]
+    config: OnPolicyConfig
+    method: str  # ppo or grpo
+
+    def last(self, name: str) -> list[float]:
+        """The figure in the last rollouts, up to WINDOW, that have it."""
+        return figures(self.history[-WINDOW:], name)
+
+    def recent(self, name: str) -> float:
+        """Its mean over these."""
+        return mean(self.last(name))
+
+    def start(self, name: str) -> float:
+        """Its mean over the first WINDOW rollouts; nan while these are also the last ones."""
+        return mean(figures(self.history[:WINDOW], name)) if self.is_long else math.nan
+
+    @property
+    def is_long(self) -> bool:
+        """Past the warm-up, with a start and a present to compare."""
+        return len(self.history) >= 2 * WINDOW
+
+    @property
+    def prompts(self) -> int:
+        """Independent samples in a rollout (of one process, which errs on the side of silence)."""
+        return self.config.batch_size * self.config.gradient_accumulation_steps * self.config.minibatches
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps that use one rollout."""
+        return self.config.epochs_per_rollout * self.config.minibatches
+
+    @property
+    def leash(self) -> str:
+        """The setting that holds the policy to its reference."""
+        return "kl_coefficient" if self.method == "ppo" else "beta"
+
+    def reward_trend(self) -> int:
+        """1 where the reward rose since the start by more than chance explains, -1 where it fell, else 0."""
+        # Three standard errors of the difference of two means over WINDOW rollouts each.
+        noise = 3 * self.recent("reward_std") * math.sqrt(2 / (self.prompts * WINDOW))
+        change = self.recent("reward") - self.start("reward")
+        return int(change > noise) - int(change < -noise)
+
+
+def figures(entries: Sequence[Mapping[str, float]], name: str) -> list[float]:
+    return [entry[name] for entry in entries if name in entry] or [math.nan]
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+# ---- the checks: None where all is well ----
+
+
+def ratio_off(past: Past) -> str | None:
+    # Before the first step on a rollout the policy is the one that wrote it: |ratio - 1| is rounding. 1 % in the mean
+    # over tokens is far more in single ones, and a twentieth of the usual clip.
+    if not past.recent("ratio_gap" if past.steps == 1 else "first_ratio_gap") > 0.01:
+        return None
+    return (
+        "the policy gives its own fresh responses other probabilities in training than in writing, so every ratio is "
+        "wrong from the start: set old_logprobs to training. Dropout, or another temperature, would do this too."
+    )
+
+
+def kl_negative(past: Past) -> str | None:
+    # A mean of k1 over few responses may be negative. Three standard errors are not chance; a thousandth is rounding.
+    noise = 3 * past.recent("kl_std") / math.sqrt(past.prompts * len(past.last("kl")))
+    kl = past.recent("kl")
+    if not kl < -noise - 1e-3:
+        return None
+    return (
+        f"KL is {kl:.2f} nats a response, and a divergence cannot be negative: the responses were not sampled from the "
+        "distribution that their log-probs claim. Look for a temperature, top-k or dropout in one of the two passes."
+    )
+
+
+def kl_runaway(past: Past) -> str | None:
+    # 10 nats: its own words are e^10, 22,000 times as likely to the policy as to the reference. Long responses add up
+    # more without a word that is out of place, so 0.2 nats a token are allowed. A target is missed at three times it.
+    target = getattr(past.config, "kl_target", None)
+    limit = 3 * target if target else max(10.0, 0.2 * past.recent("response_length"))
+    kl = past.recent("kl")
+    if not kl > limit:
+        return None
+    cure = "lower kl_horizon or learning_rate" if target else f"raise {past.leash} or lower learning_rate"
+    if past.reward_trend() > 0:
+        return (
+            f"the reward rises, but at {kl:.1f} nats a response the policy writes what its reference hardly would: it "
+            f"may have found a flaw of the reward (docs/reward-hacking.md). Read samples.jsonl; {cure}."
+        )
+    return f"the policy is {kl:.1f} nats a response from its reference, with no reward to show for it: {cure}."
+
+
+def entropy_collapse(past: Past) -> str | None:
+    # A fifth of what it was; below 0.02 nats at the start there was nothing to lose.
+    before, now = past.start("entropy"), past.recent("entropy")
+    if not (before > 0.02 and now < 0.2 * before):
+        return None
+    cures = f"lower learning_rate, raise {past.leash}"
+    cures += " or entropy_coefficient" if past.method == "ppo" else " or clip_ratio_high"
+    return (
+        f"entropy fell from {before:.2f} to {now:.2g} nats a token: the policy hardly tries other words, and what it "
+        f"does not try it cannot learn. If the reward is not yet where it should be, {cures}."
+    )
+
+
+def no_reward(past: Past) -> str | None:
+    # Five whole rollouts without a difference are not bad luck.
+    reward = past.recent("reward")
+    if not (len(past.history) >= WINDOW and max(past.last("reward_std")) == 0 and reward <= 0):
+        return None
+    return (
+        f"every response of the last {WINDOW} rollouts scored {reward:g}: no reward ever came, so nothing is learnt. "
+        "Test the reward on a right answer; then easier prompts, or SFT until one attempt in ten or so succeeds."
+    )
+
+
+def no_spread(past: Past) -> str | None:
+    # Groups without spread have advantage 0. With four of five such groups, a fifth of the work is used.
+    share, reward = past.recent("groups_without_spread"), past.recent("reward")
+    if not (len(past.history) >= WINDOW and share > 0.8) or no_reward(past) is not None:
+        return None
+    finding = f"in {share:.0%} of the groups all responses score alike, so they teach nothing: "
+    # Rewards that are often exactly equal are verifiers', which mostly give 0 to 1.
+    if reward > 0.8:
+        return f"{finding}at a mean reward of {reward:.2f} the prompts are too easy. Give harder ones, or stop here."
+    if reward < 0.2:
+        return (
+            f"{finding}at a mean reward of {reward:.2f} the prompts are too hard. Give easier ones, more SFT, a larger "
+            "group_size, or a reward that values steps on the way."
+        )
+    return (
+        f"{finding}prompts are either too easy or too hard. Mix in others, raise group_size or temperature, or leave "
+        "such groups out (drop_equal_groups)."
+    )
+
+
+def reward_falling(past: Past) -> str | None:
+    if past.reward_trend() >= 0:
+        return None
+    return (
+        f"the reward fell from {past.start('reward'):.3g} to {past.recent('reward'):.3g}, the opposite of what is "
+        "trained: lower learning_rate or epochs_per_rollout, and see whether another verdict says why."
+    )
+
+
+def no_end(past: Past) -> str | None:
+    # Where most responses are cut, most scores judge half a sentence.
+    ends, limit = past.recent("eos_rate"), past.config.max_new_tokens
+    if not ends < 0.5:
+        return None
+    penalty = "" if past.config.missing_eos_penalty else " and set missing_eos_penalty"
+    return (
+        f"only {ends:.0%} of the responses end by themselves, the others are cut at {limit} tokens: raise "
+        f"max_new_tokens{penalty}. A start that never ends needs SFT first."
+    )
+
+
+def length_at_limit(past: Past) -> str | None:
+    # A mean so near the limit means that many are cut; where most are, `no_end` says it.
+    length, limit = past.recent("response_length"), past.config.max_new_tokens
+    if not (length > 0.8 * limit and past.recent("eos_rate") >= 0.5):
+        return None
+    return f"responses take {length:.0f} of {limit} tokens: the limit decides. Raise max_new_tokens, or price length."
+
+
+def length_growing(past: Past) -> str | None:
+    # Twice as long: more than a change of manner.
+    before, now = past.start("response_length"), past.recent("response_length")
+    if not now > 2 * before:
+        return None
+    cure = "reward brevity"
+    if getattr(past.config, "loss", "") == "grpo":
+        cure = "use loss dr_grpo or dapo, since grpo's mean per response is mild to long failures"
+    return (
+        f"responses grew from {before:.0f} to {now:.0f} tokens. If the task does not need it, the reward pays for "
+        f"length (evaluate reward shows it): {cure}."
+    )
+
+
+def value_useless(past: Past) -> str | None:
+    # Below 0 a constant would predict better. The first rollouts do not count: the network starts at zero.
+    explained = past.recent("explained_variance")
+    if not (past.is_long and explained < 0):
+        return None
+    start = (
+        ", start it from the reward model (value_from)" if getattr(past.config, "value_from", "") == "policy" else ""
+    )
+    return (
+        f"the value network predicts worse than a constant (explained variance {explained:.2f}) and adds noise to the "
+        f"advantages: change value_learning_rate{start}, or raise gae_lambda towards 1."
+    )
+
+
+def clip_high(past: Past) -> str | None:
+    # A clipped token is work thrown away, and a sign that the policy outruns its own samples.
+    share = past.recent("clip_fraction")
+    if not (share > 0.3 and past.steps > 1):
+        return None
+    return (
+        f"{share:.0%} of the tokens are clipped: the policy outruns the responses that it learns from. Lower "
+        "learning_rate or epochs_per_rollout."
+    )
+
+
+def clip_never(past: Past) -> str | None:
+    # Several steps on one rollout move some rare token by a fifth, if they move anything.
+    if not (past.is_long and past.steps > 1 and max(past.last("clip_fraction")) == 0):
+        return None
+    # GSPO's ratio is a mean over tokens, in which such moves drown.
+    cure = "set clip_ratio near 3e-4 for gspo" if getattr(past.config, "loss", "") == "gspo" else "raise learning_rate"
+    return (
+        f"{past.steps} steps on each rollout, and no token was ever clipped: the policy hardly moves. If the reward "
+        f"does not rise, {cure}."
+    )
+
+
+def steps_skipped(past: Past) -> str | None:
+    # Where there is nothing to learn from, the checks of the reward say so already.
+    share = past.recent("skipped_steps") / past.steps
+    is_explained = no_reward(past) is not None or no_spread(past) is not None
+    if not (len(past.history) >= WINDOW and share > 0.5) or is_explained:
+        return None
+    cure = "prompts whose responses differ in score are needed"
+    if getattr(past.config, "early_stop_kl", 0):
+        cure = "early_stop_kl ends rollouts early; lower learning_rate or epochs_per_rollout"
+    return f"{share:.0%} of the optimiser steps are skipped, for which responses were written in vain: {cure}."
+
+
+def gradient_clipped(past: Past) -> str | None:
+    # Adam undoes the scale of the gradient, so clipping a little each time is harmless. Five times over each time, the
+    # limit decides how much each rollout counts.
+    limit = past.config.max_grad_norm
+    if not (past.is_long and limit > 0 and min(past.last("grad_norm")) > 5 * limit):
+        return None
+    return (
+        f"the gradient's norm is {past.recent('grad_norm'):.1f} and always cut to {limit:g}: scores or advantages are "
+        "large. Scale or clip the reward (reward_clip), or lower learning_rate if the curves are restless."
+    )
+
+
+CHECKS: tuple[Callable[[Past], str | None], ...] = (
+    *(ratio_off, kl_negative, kl_runaway, entropy_collapse, no_reward, no_spread, reward_falling),
+    *(no_end, length_at_limit, length_growing, value_useless, clip_high, clip_never, steps_skipped, gradient_clipped),
+)
