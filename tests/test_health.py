@@ -16,12 +16,11 @@ PPO = PPOConfig(batch_size=16, minibatches=4)  # 64 prompts a rollout
 GRPO = GRPOConfig(batch_size=8, minibatches=4, epochs_per_rollout=2)
 LONG = 3 * WINDOW
 
-HEALTHY = {
-    **{"reward": 0.5, "reward_std": 0.4, "reward_shaped": 0.4, "group_std": 0.3, "groups_without_spread": 0.3},
-    **{"response_length": 20.0, "eos_rate": 0.95, "kl": 2.0, "kl_std": 2.0, "kl_k3": 2.1, "kl_per_token": 0.1},
-    **{"value": 0.4, "explained_variance": 0.4, "advantage_std": 0.3, "clip_fraction": 0.1, "approx_kl": 0.01},
-    **{"entropy": 1.0, "grad_norm": 0.8, "skipped_steps": 0.0, "kl_coefficient": 0.05, "first_ratio_gap": 0.0},
-}
+SCORES = {"reward": 0.5, "reward_std": 0.4, "reward_shaped": 0.4, "group_std": 0.3, "groups_without_spread": 0.3}
+RESPONSES = {"response_length": 20.0, "eos_rate": 0.95, "kl": 2.0, "kl_std": 2.0, "kl_k3": 2.1, "kl_per_token": 0.1}
+STEPS = {"clip_fraction": 0.1, "approx_kl": 0.01, "first_ratio_gap": 0.0, "entropy": 1.0, "grad_norm": 0.8}
+OTHERS = {"explained_variance": 0.4, "advantage_std": 0.3, "skipped_steps": 0.0, "kl_coefficient": 0.05}
+HEALTHY = SCORES | RESPONSES | STEPS | OTHERS
 
 
 def run(rollouts: int = LONG, **figures: object) -> list[dict[str, float]]:
