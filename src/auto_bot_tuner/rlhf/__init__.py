@@ -27,6 +27,7 @@ __getattr__, __all__ = lazy_exports(
         "regression_loss": "loss",
         "reward_model_from_config": "reward_model",
         "score_responses": "scoring",
+        "share_backbone": "shared_backbone",
         "value_loss": "ppo_loss",
         "whiten": "ppo_loss",
     },

@@ -18,6 +18,7 @@ its own. That is safe because nothing trains them, and costs no more than the ad
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -160,13 +161,14 @@ def create_value_network_from_policy(policy: nn.Module) -> ValueNetwork:
     """
     causal = causal_model(policy)
     hidden_size = causal.get_output_embeddings().weight.shape[1]  # what a head reads here, whatever the config calls it
-    return ValueNetwork(trainable_copy(policy), value_head(torch.zeros(1, hidden_size), 0.0)).to(causal.device).eval()
+    zeros = torch.zeros(1, hidden_size, device=causal.device)
+    return ValueNetwork(trainable_copy(policy), value_head(zeros, 0.0)).eval()
 
 
 def create_value_network_from_reward_model(reward_model: RewardModel) -> ValueNetwork:
     """The reward model's trunk and head, as copies: the value of a row's last token is its score.
 
-    Of a reward model with an adapter that is copied and trained, and its frozen base shared; any other is trained whole.
+    Of an adapted one the adapter is copied and trained, and the frozen base shared; any other is trained whole.
 
     Raises:
         UsageError: several reward models, another kind of reward, or 4-bit weights without an adapter.
@@ -176,13 +178,11 @@ def create_value_network_from_reward_model(reward_model: RewardModel) -> ValueNe
             f"a value network starts from one reward model, not from a {type(reward_model).__name__}: "
             "set value_from policy"
         )
+    model = reward_model.model
     head = getattr(reward_model.get_base_model(), HEAD)
-    if is_adapted(reward_model.model):  # peft keeps the trained head beside the one that it began with
-        head = getattr(head, "modules_to_save", {reward_model.model.active_adapter: head})[
-            reward_model.model.active_adapter
-        ]
-    new_head = value_head(head.weight, -reward_model.offset)
-    return ValueNetwork(trainable_copy(reward_model.model), new_head).to(reward_model.device).eval()
+    if hasattr(head, "modules_to_save"):  # peft keeps the trained head beside the one that it began with
+        head = head.modules_to_save[model.active_adapter]
+    return ValueNetwork(trainable_copy(model), value_head(head.weight, -reward_model.offset)).eval()
 
 
 @torch.no_grad()
@@ -220,7 +220,9 @@ def adapter_parameters(model: nn.Module, adapter: str) -> dict[str, nn.Parameter
 
     def belongs(name: str) -> bool:
         steps = name.split(".")  # … c_attn, lora_A, default, weight
-        pairs = zip(steps, steps[1:], strict=False)
-        return any(step == adapter and (kind.startswith("lora_") or kind == "modules_to_save") for kind, step in pairs)
+        return any(
+            step == adapter and (kind.startswith("lora_") or kind == "modules_to_save")
+            for kind, step in itertools.pairwise(steps)
+        )
 
     return {name: p for name, p in model.named_parameters() if belongs(name)}
