@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from pydantic import NonNegativeInt
@@ -11,13 +11,10 @@ from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.training.config import STRICT, DatasetConfig, ModelConfig
 from commands.inspect_preferences import show_preferences
-from commands.training import refuse_preference_settings, refuse_sft_settings
+from commands.inspection import Inspection, token_losses
+from commands.training import refuse_unread
 
 if TYPE_CHECKING:
-    import torch
-    from rich.console import Console
-
-    from auto_bot_tuner.data.rows import Rows
     from auto_bot_tuner.sft.dataset import InstructionDataset
 
 
@@ -45,10 +42,7 @@ def run(arguments: Arguments) -> None:
     """Print the rows, then what became of all of them. The weights are loaded only for `--loss`."""
     from auto_bot_tuner.data.sources import load_rows
 
-    if arguments.method != "sft":
-        refuse_sft_settings(arguments.dataset, "preference methods")
-    else:
-        refuse_preference_settings(arguments.dataset)
+    refuse_unread(arguments.dataset, arguments.method)
     train_rows, eval_rows = load_rows(arguments.dataset)  # wrong data is found before anything heavy is imported
 
     from rich.console import Console
@@ -73,39 +67,32 @@ def run(arguments: Arguments) -> None:
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(legend(), soft_wrap=True)
     show = show_instructions if arguments.method == "sft" else show_preferences
-    show(train_rows, eval_rows, tokenizer, arguments.dataset, console, arguments.rows, model)
+    show(Inspection(train_rows, eval_rows, tokenizer, arguments.dataset, console, arguments.rows, model))
 
 
-def show_instructions(
-    train_rows: Rows,
-    eval_rows: Rows | None,
-    tokenizer: Any,
-    settings: DatasetConfig,
-    console: Console,
-    rows: int,
-    model: Any = None,
-) -> None:
-    """Print the first `rows` rows, then the summary of all. With a `model`, its loss on every trained token."""
+def show_instructions(inspection: Inspection) -> None:
+    """Print the first rows, then the summary of all. With a model, its loss on every trained token."""
     from auto_bot_tuner.data.viewer import token_view
     from auto_bot_tuner.sft.dataset import InstructionDataset
 
+    settings, model, console = inspection.settings, inspection.model, inspection.console
     dataset = InstructionDataset(
-        train_rows,
-        tokenizer,
+        inspection.train_rows,
+        inspection.tokenizer,
         max_length=settings.max_length,
         format_type=settings.format_type,
         system_prompt=settings.system_prompt,
         train_on_prompt=settings.train_on_prompt,
     )
-    for index in range(min(rows, len(dataset))):
+    for index in range(min(inspection.rows, len(dataset))):
         losses = token_losses(model, dataset[index]["input_ids"]) if model is not None else None
         console.rule(f"row {index}")
         console.print(heading(dataset, index, losses), style="bold", soft_wrap=True)
         console.print(token_view(dataset, index, losses, boundaries=True), soft_wrap=True)
     console.rule("all rows")
     console.print(str(dataset.summary), soft_wrap=True)
-    if eval_rows is not None:
-        console.print(f"held out {len(eval_rows):,} more rows for evaluation", soft_wrap=True)
+    if inspection.eval_rows is not None:
+        console.print(f"held out {len(inspection.eval_rows):,} more rows for evaluation", soft_wrap=True)
 
 
 def heading(dataset: InstructionDataset, index: int, losses: list[float] | None) -> str:
@@ -117,16 +104,3 @@ def heading(dataset: InstructionDataset, index: int, losses: list[float] | None)
     labels = dataset[index]["labels"].tolist()
     mean = sum(loss for loss, label in zip(losses, labels, strict=True) if label >= 0) / trained
     return f"{words}, mean loss {mean:.3f} nats"
-
-
-def token_losses(model: Any, input_ids: torch.Tensor) -> list[float]:
-    """-log p(token | the tokens before it) of each token of a row, in nats; 0 for the first, which nothing predicts."""
-    import torch
-
-    from auto_bot_tuner.training.logprobs import gather_logprobs
-
-    ids = input_ids[None].to(model.device)  # (1, T)
-    with torch.no_grad():
-        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits  # (1, T, V)
-    # Position t predicts token t + 1.
-    return [0.0, *(-gather_logprobs(logits[0, :-1], ids[0, 1:])).tolist()]

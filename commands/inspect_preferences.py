@@ -4,50 +4,44 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from commands.inspection import Inspection, token_losses
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from auto_bot_tuner.data.response_groups import ResponseGroups
     from auto_bot_tuner.data.rows import Rows
-    from auto_bot_tuner.training.config import DatasetConfig
 
 SIDE_BY_SIDE = 100  # columns of the terminal; in a narrower one the sides stand below each other
 
 
-def show_preferences(
-    train_rows: Rows,
-    eval_rows: Rows | None,
-    tokenizer: Any,
-    settings: DatasetConfig,
-    console: Console,
-    rows: int,
-    model: Any = None,
-) -> None:
-    """Print the first `rows` pairs, then the report on all. With a `model`, its loss on every trained token."""
+def show_preferences(inspection: Inspection) -> None:
+    """Print the first pairs, then the report on all. With a model, its loss on every trained token."""
     from auto_bot_tuner.data.preference_report import preference_report
 
-    dataset = as_groups(train_rows, tokenizer, settings)
-    for index in range(min(rows, len(dataset))):
+    console, eval_rows = inspection.console, inspection.eval_rows
+    dataset = as_groups(inspection.train_rows, inspection)
+    for index in range(min(inspection.rows, len(dataset))):
         console.rule(f"{'answer' if dataset.kind == 'unpaired' else 'pair'} {index}")
-        print_group(dataset, index, console, model)
+        print_group(dataset, index, console, inspection.model)
     console.rule("all rows")
     console.print(str(dataset.summary), soft_wrap=True)
-    held_out = as_groups(eval_rows, tokenizer, settings) if eval_rows is not None else None
+    held_out = as_groups(eval_rows, inspection) if eval_rows is not None else None
     if dataset.kind == "pairs":
         console.print(str(preference_report(dataset, held_out)), soft_wrap=True)
     elif held_out is not None:
         console.print(f"held out {len(held_out):,} more for evaluation", soft_wrap=True)
 
 
-def as_groups(rows: Rows, tokenizer: Any, settings: DatasetConfig) -> ResponseGroups:
+def as_groups(rows: Rows, inspection: Inspection) -> ResponseGroups:
     """Pairs, or single good and bad answers where the data has only such."""
     from auto_bot_tuner.data.preferences import recognise_preference
     from auto_bot_tuner.dpo import PreferenceDataset
 
-    first = rows[0]
+    first, settings = rows[0], inspection.settings
     return PreferenceDataset(
         rows,
-        tokenizer,
+        inspection.tokenizer,
         max_length=settings.max_length,
         max_prompt_length=settings.max_prompt_length,
         unpaired=isinstance(first, dict) and recognise_preference(first) == "unpaired",
@@ -64,8 +58,6 @@ def print_group(dataset: ResponseGroups, index: int, console: Console, model: An
     group, names = dataset.group(index), side_names(dataset, index)
     losses = None
     if model is not None:
-        from commands.inspect_data import token_losses
-
         losses = [token_losses(model, ids) for ids in group.input_ids]
     own = [len(ids) - group.prompt_length for ids in group.input_ids]
     counts = ", ".join(f"{name} {count}" for name, count in zip(names, own, strict=True))

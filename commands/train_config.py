@@ -6,17 +6,16 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.training.config import STRICT, TrainingConfig
 from auto_bot_tuner.utils.errors import UsageError
-from auto_bot_tuner.utils.run_config import load_run_config, training_class
-from commands.training import RunArguments, flags_before, preset_path, under_flags
+from auto_bot_tuner.utils.run_config import TRAINING_CLASSES, load_run_config, training_class
+from commands.layers import RunArguments, flags_before, preset_path, under_flags
 
-RECIPES = {"sft": "commands.train_sft", "reward": "commands.train_reward", "dpo": "commands.train_dpo"}
+RECIPES = {method: f"commands.train_{method}" for method in TRAINING_CLASSES}
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -27,8 +26,6 @@ class Arguments(RunArguments):
     path: tyro.conf.Positional[str]
     # The method, where the file does not name one: sft, reward or dpo. Without either, the file's name begins with it.
     type: str = ""
-    # The method that was found.
-    method: Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress] = "sft"
     # The settings of the method.
     training: TrainingConfig = field(default_factory=training_class("sft"))
 
@@ -46,9 +43,7 @@ def layers(argv: Sequence[str]) -> Arguments | None:
         preset = preset_path(config.method, look.model or config.model.name, look.preset)
         config = load_run_config(path, method=look.type, preset=preset)
     dataset = under_flags(config.dataset, argv)
-    return Arguments(
-        path=look.path, method=config.method, model=config.model, dataset=dataset, training=config.training
-    )
+    return Arguments(path=look.path, model=config.model, dataset=dataset, training=config.training)
 
 
 def run(arguments: Arguments) -> None:

@@ -2,50 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import field
-from typing import Annotated
+from functools import partial
 
-import tyro
 from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.rlhf.config import RewardModelConfig
 from auto_bot_tuner.training.config import STRICT, TrainingConfig
 from auto_bot_tuner.utils.run_config import RunConfig
-from commands.training import RunArguments, carry_out, config_writer, preset_layers, refuse_sft_settings, say_preset
+from commands.layers import RunArguments, preset_layers
+from commands.training import carry_out, config_writer, rows_of, run_recipe
 
 
 @dataclass(config=STRICT, kw_only=True)
 class Arguments(RunArguments):
     """Reward modelling: a model learns to score answers as the people did who compared them."""
 
-    # Reward modelling, and nothing else here.
-    method: Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress] = "reward"
     # The settings of reward modelling.
     training: TrainingConfig = field(default_factory=RewardModelConfig)
 
 
-def layers(argv: Sequence[str]) -> Arguments | None:
-    """The preset below the flags."""
-    return preset_layers(Arguments, argv)
-
-
-def run(arguments: Arguments) -> None:
-    """Train, or with `--dry-run` show what would be trained."""
-    say_preset(arguments)
-    train(arguments, arguments.dry_run)
-
-
 def train(config: RunConfig, dry_run: bool = False) -> None:
-    """The recipe. `train-config` and the menu come here too.
-
-    Raises:
-        UserError: the data, the model or the run is at fault; the message says how to mend it.
-    """
-    from auto_bot_tuner.data.sources import load_rows
-
-    refuse_sft_settings(config.dataset, "reward models")
-    train_rows, eval_rows = load_rows(config.dataset)
+    """The recipe. `train-config` and the demo come here too. Raises `UserError` with the cure."""
+    train_rows, eval_rows = rows_of(config, dry_run)
     training = config.training
     assert isinstance(training, RewardModelConfig)  # what the method of a run says
 
@@ -70,3 +49,6 @@ def train(config: RunConfig, dry_run: bool = False) -> None:
     carry_out(
         trainer, dry_run, "look at its report card: python main.py evaluate reward --model {}", ("loss", "accuracy")
     )
+
+
+layers, run = partial(preset_layers, Arguments), partial(run_recipe, train)

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from auto_bot_tuner.data.response_groups import Group
 from auto_bot_tuner.dpo import DPOConfig, DPOTrainer
-from tests.training_runs import STOP, VOCABULARY, small_model
+from tests.training_runs import SHORT_RUN, STOP, VOCABULARY, small_model
 
 
 class Pairs:
@@ -53,17 +53,7 @@ def dpo_trainer(
     folder: Path, policy: Any = None, reference_model: Any = None, rows: Any = None, **settings: Any
 ) -> DPOTrainer:
     """A trainer over the pairs, evaluating on six of them; `settings` go into DPOConfig."""
-    defaults = {
-        "output_dir": str(folder),
-        "learning_rate": 1e-2,
-        "batch_size": 8,
-        "gradient_accumulation_steps": 1,
-        "num_epochs": 2,
-        "logging_steps": 1,
-        "report_to": (),
-        "num_samples": 0,
-    }
-    config = DPOConfig(**{**defaults, **settings})
+    config = DPOConfig(**{"output_dir": str(folder), **SHORT_RUN, **settings})
     rows = rows or Pairs(sides=1 if config.loss == "kto" else 2)
     policy = policy if policy is not None else small_model()
     return DPOTrainer(policy, reference_model, word_tokenizer(), rows, Pairs(6, 4, len(rows.answers[0])), config)

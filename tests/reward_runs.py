@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from auto_bot_tuner.data.response_groups import Group
 from auto_bot_tuner.rlhf import RewardModel, RewardModelConfig, RewardModelTrainer
 from auto_bot_tuner.utils.score_head import with_score_head
 from tests.models import tiny_model
@@ -33,13 +34,6 @@ def save_byte_model(folder: Path, family: str) -> Path:
     tiny_model(family, vocab_size=EOS + 1, bos_token_id=EOS, eos_token_id=EOS).save_pretrained(str(folder))
     byte_tokenizer().save_pretrained(str(folder))
     return folder
-
-
-class Group(NamedTuple):
-    input_ids: list[torch.Tensor]
-    labels: list[torch.Tensor]
-    prompt_length: int
-    scores: list[float]
 
 
 class Groups:

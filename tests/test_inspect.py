@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from auto_bot_tuner.sft import InstructionDataset
 from auto_bot_tuner.training.config import DatasetConfig
 from auto_bot_tuner.utils.errors import UserError
 from commands.inspect_data import Arguments, run
+from tests.models import save_tiny_model
 
 ROWS = [
     {"instruction": "Say ohé.", "output": "Ohé 🟢!"},
@@ -82,15 +82,9 @@ def viewer_tokenizer(make_gpt2_tokenizer: Any) -> Any:
 
 
 @pytest.fixture
-def model_folder(gpt2_tokenizer: Any, tmp_path: Path) -> Path:
+def model_folder(tmp_path: Path) -> Path:
     """A GPT-2 of 0.4 M parameters, saved."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    torch.manual_seed(0)
-    sizes = {"n_layer": 1, "n_head": 1, "n_embd": 8, "n_positions": 64}
-    GPT2LMHeadModel(GPT2Config(vocab_size=50257, **sizes)).eval().save_pretrained(tmp_path / "model")
-    gpt2_tokenizer.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+    return save_tiny_model(tmp_path / "model", "gpt2", n_layer=1, n_head=1, n_embd=8, n_positions=64)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from datasets import Dataset
 from auto_bot_tuner.rlhf import RewardModel, ranking_loss
 from auto_bot_tuner.training.batching import epoch_order
 from tests.reward_runs import Groups, random_groups, small_reward_model, small_reward_trainer
-from tests.test_trl_parity import small_tokenizer
+from tests.test_trl_parity import one_epoch, small_tokenizer
 from tests.training_runs import VOCABULARY, logged
 
 PAD = VOCABULARY - 1  # in no row below
@@ -70,19 +70,7 @@ def trl_log(folder: Path, model: Any, groups: Groups, micro_batch: int, **settin
     tokenizer = small_tokenizer()
     tokenizer.pad_token = f"word{PAD}"
     config = trl.RewardConfig(
-        output_dir=str(folder),
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        num_train_epochs=1,
-        per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=8 // micro_batch,
-        train_sampling_strategy="sequential",
-        lr_scheduler_type="constant",
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
+        **one_epoch(folder, micro_batch),
         max_length=None,
         **SETTINGS,
         **settings,

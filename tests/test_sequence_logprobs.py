@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 
+from auto_bot_tuner.data.response_groups import Group
 from auto_bot_tuner.training import logprobs as logprobs_module
 from auto_bot_tuner.training.batching import Batch, collate_groups, longest_sequence, sequences_of
 from auto_bot_tuner.training.flat import hidden_states_at, make_flat, real_tokens
 from auto_bot_tuner.training.logprobs import SequenceLogprobs, causal_model, gather_logprobs
 from tests.models import tiny_model
-from tests.training_runs import VOCABULARY, small_model
-
-
-class Group(NamedTuple):
-    input_ids: list[torch.Tensor]
-    labels: list[torch.Tensor]
-    prompt_length: int
-    scores: list[float]
+from tests.training_runs import SIZES, VOCABULARY, small_model
 
 
 class Groups:
@@ -128,19 +122,7 @@ def test_a_window_of_attention_counts_the_shared_prompt():
     from transformers import MistralConfig, MistralForCausalLM
 
     torch.manual_seed(0)
-    config = MistralConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        sliding_window=6,
-        bos_token_id=None,
-        eos_token_id=0,
-        pad_token_id=0,
-    )
-    model = MistralForCausalLM(config).eval()
+    model = MistralForCausalLM(MistralConfig(**SIZES, sliding_window=6)).eval()
     batch = collate_groups(Groups(), [1, 2])
     expected = one_by_one(model, batch)
     module = SequenceLogprobs(model)

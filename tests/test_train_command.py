@@ -11,7 +11,7 @@ import yaml
 
 import main
 from auto_bot_tuner.utils.run_config import load_run_config
-from commands.training import preset_path
+from commands.layers import preset_path
 from tests.models import gpt2_tokenizer, tiny_model
 
 ROWS = [{"instruction": f"What is {i} plus 1?", "input": "", "output": f"{i} plus 1 is {i + 1}."} for i in range(24)]
@@ -76,6 +76,7 @@ def test_a_dry_run_shows_the_numbers_and_leaves_nothing(world, capsys):
         (["--dataset", "missing.jsonl"], "missing.jsonl"),
         (["--model", "no/such/folder"], "no/such/folder"),
         (["--resume"], "without --resume"),
+        (["--resume", "--model", "no/such/folder"], "without --resume"),  # found before any model is looked for
     ],
 )
 def test_what_fails_is_one_line_and_exit_code_1(world, capsys, flags, words):

@@ -7,6 +7,7 @@ them. This file never skips: `trl` is a dependency of the tests.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,25 +34,32 @@ def small_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<stop>", pad_token="<stop>")
 
 
+def one_epoch(folder: Path, micro_batch: int) -> dict[str, Any]:
+    """TRL's settings for steps of 8 rows in the given order, each of them logged and nothing saved."""
+    return {
+        "output_dir": str(folder),
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": 8 // micro_batch,
+        "train_sampling_strategy": "sequential",
+        "lr_scheduler_type": "constant",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
 def trl_log(folder: Path, micro_batch: int, lora: bool) -> list[dict[str, float]]:
     """What TRL logs at each step of one epoch over the same rows, in the order in which our trainer takes them."""
     rows = random_rows()
     order = epoch_order(len(rows), seed=42, epoch=0)
     dataset = Dataset.from_list([{name: rows[i][name].tolist() for name in ("input_ids", "labels")} for i in order])
     config = trl.SFTConfig(
-        output_dir=str(folder),
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        num_train_epochs=1,
-        per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=8 // micro_batch,
-        train_sampling_strategy="sequential",
-        lr_scheduler_type="constant",
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
+        **one_epoch(folder, micro_batch),
         **SETTINGS,
     )
     trainer = trl.SFTTrainer(

@@ -14,6 +14,28 @@ from tests.models import gpt2_tokenizer
 
 VOCABULARY = 97
 STOP = 0
+# The shape of the small models here.
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "bos_token_id": None,
+    "eos_token_id": STOP,
+    "pad_token_id": STOP,
+}
+# What the small trainers' configs say unless a test says otherwise.
+SHORT_RUN = {
+    "learning_rate": 1e-2,
+    "batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "num_epochs": 2,
+    "logging_steps": 1,
+    "report_to": (),
+    "num_samples": 0,
+}
 
 
 def random_rows(count: int = 37, seed: int = 1) -> list[dict[str, torch.Tensor]]:
@@ -32,19 +54,7 @@ def random_rows(count: int = 37, seed: int = 1) -> list[dict[str, torch.Tensor]]
 
 def small_model(lora: bool = False, dropout_makes_noise: bool = False) -> Any:
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        bos_token_id=None,
-        eos_token_id=STOP,
-        pad_token_id=STOP,
-    )
-    model = LlamaForCausalLM(config)
+    model = LlamaForCausalLM(LlamaConfig(**SIZES, max_position_embeddings=64))
     if not lora:
         return model
     from peft import LoraConfig, get_peft_model
@@ -56,16 +66,7 @@ def small_model(lora: bool = False, dropout_makes_noise: bool = False) -> Any:
 def small_trainer(folder: Path, *, lora: bool = False, noisy: bool = False, **settings: Any) -> SFTTrainer:
     """A trainer over the rows, evaluating on nine of them; `settings` go into SFTConfig."""
     rows = random_rows()
-    defaults = {
-        "output_dir": str(folder),
-        "learning_rate": 1e-2,
-        "batch_size": 8,
-        "gradient_accumulation_steps": 1,
-        "num_epochs": 2,
-        "logging_steps": 1,
-        "report_to": (),
-        "num_samples": 0,
-    }
+    defaults = {"output_dir": str(folder), **SHORT_RUN}
     if noisy:  # randomness that a resumed run must find again
         defaults["neftune_alpha"] = 5.0
     return SFTTrainer(small_model(lora, noisy), gpt2_tokenizer(), rows, rows[:9], SFTConfig(**{**defaults, **settings}))
