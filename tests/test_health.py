@@ -18,7 +18,7 @@ LONG = 3 * WINDOW
 
 SCORES = {"reward": 0.5, "reward_std": 0.4, "reward_shaped": 0.4, "group_std": 0.3, "groups_without_spread": 0.3}
 RESPONSES = {"response_length": 20.0, "eos_rate": 0.95, "kl": 2.0, "kl_std": 2.0, "kl_k3": 2.1, "kl_per_token": 0.1}
-STEPS = {"clip_fraction": 0.1, "approx_kl": 0.01, "first_ratio_gap": 0.0, "entropy": 1.0, "grad_norm": 0.8}
+STEPS = {"clip_fraction": 0.1, "approx_kl": 0.01, "ratio_gap": 0.004, "entropy": 1.0, "grad_norm": 0.8}
 OTHERS = {"explained_variance": 0.4, "advantage_std": 0.3, "skipped_steps": 0.0, "kl_coefficient": 0.05}
 HEALTHY = SCORES | RESPONSES | STEPS | OTHERS
 
@@ -53,11 +53,11 @@ def test_figures_that_a_run_does_not_have_are_no_symptoms(method):
 
 
 ILL = {
-    "ratio_off": (run(1, first_ratio_gap=0.05), PPO, "old_logprobs"),
+    "ratio_off": (run(1, ratio_gap=0.05), PPO, "old_logprobs"),
     "kl_negative": (run(kl=-1.5), PPO, "temperature"),
     "kl_runaway": (run(kl=14.0), PPO, "raise kl_coefficient"),
     "entropy_collapse": (run(entropy=(1.0, 0.02)), PPO, "entropy_coefficient"),
-    "no_reward": (run(reward=0.0, reward_std=0.0, groups_without_spread=1.0), GRPO, "no reward ever came"),
+    "no_reward": (run(reward=0.0, reward_std=0.0, groups_without_spread=1.0), GRPO, "no reward comes"),
     "no_spread": (run(reward=0.95, reward_std=0.2, groups_without_spread=0.9), GRPO, "too easy"),
     "reward_falling": (run(reward=(0.6, 0.2)), PPO, "learning_rate"),
     "no_end": (run(1, eos_rate=0.2), PPO, "max_new_tokens"),
@@ -66,7 +66,7 @@ ILL = {
     "value_useless": (run(explained_variance=-0.3), PPO, "value_from"),
     "clip_high": (run(1, clip_fraction=0.4), PPO, "epochs_per_rollout"),
     "clip_never": (run(clip_fraction=0.0), PPO, "raise learning_rate"),
-    "steps_skipped": (run(skipped_steps=6.0), GRPO, "75%"),
+    "steps_skipped": (run(skipped_steps=(0.0, (LONG - 1) * 7.5)), GRPO, "75%"),
     "gradient_clipped": (run(grad_norm=9.0), PPO, "reward_clip"),
 }
 
@@ -92,14 +92,15 @@ def test_each_symptom_is_seen_alone_and_answered_with_a_cure(name):
         (replace(PPO, kl_target=6.0), run(kl=14.0)),  # within three times what was asked for
         (PPO, run(entropy=(1.0, 0.4))),  # sharper, not collapsed
         (PPO, run(WINDOW, entropy=(1.0, 0.02))),  # nothing to compare with yet
-        (GRPO, run(WINDOW - 1, reward=0.0, reward_std=0.0, groups_without_spread=1.0)),  # bad luck still
+        (GRPO, run(1, reward=0.0, reward_std=0.0, groups_without_spread=1.0)),  # bad luck still
         (PPO, run(reward=(0.5, 0.45))),  # noise of 64 prompts
         (PPO, run(WINDOW, explained_variance=-2.0)),  # it starts at zero
         (replace(PPO, epochs_per_rollout=1, minibatches=1), run(clip_fraction=0.0)),  # one step: as it must be
         (PPO, [*run(LONG, clip_fraction=0.0), *run(1)]),
         (PPO, [*run(LONG, grad_norm=9.0), *run(1)]),  # not always
         (replace(PPO, max_grad_norm=0.0), run(grad_norm=9.0)),  # never clipped at all
-        (GRPO, run(skipped_steps=2.0)),  # of eight
+        (GRPO, run(skipped_steps=(0.0, (LONG - 1) * 2.0))),  # of ten between two logs
+        (PPO, run(2, ratio_gap=0.05)),  # later steps on a rollout are meant to move
     ],
 )
 def test_what_is_not_yet_a_symptom(config, history):
@@ -125,15 +126,15 @@ def test_groups_without_spread_are_too_easy_or_too_hard():
 
 
 def test_no_reward_explains_the_skipped_steps_and_the_groups_too():
-    history = run(reward=0.0, reward_std=0.0, groups_without_spread=1.0, skipped_steps=8.0)
+    history = run(reward=0.0, reward_std=0.0, groups_without_spread=1.0, skipped_steps=(0.0, 200.0))
     assert names(history, GRPO, "grpo") == ["no_reward"]
-    assert names(run(reward=0.1, groups_without_spread=0.9, skipped_steps=8.0), GRPO, "grpo") == ["no_spread"]
+    assert names(run(reward=0.1, groups_without_spread=0.9, skipped_steps=(0.0, 200.0)), GRPO, "grpo") == ["no_spread"]
 
 
 def test_a_rollout_for_a_single_step_has_its_ratio_checked_at_each():
     once = replace(GRPO, minibatches=1, epochs_per_rollout=1)
-    assert names(run(1, ratio_gap=0.05), once, "grpo") == ["ratio_off"]
-    assert names(run(1, ratio_gap=0.05), GRPO, "grpo") == []  # later steps on a rollout are meant to move
+    assert names(run(ratio_gap=0.05), once, "grpo") == ["ratio_off"]
+    assert names(run(ratio_gap=0.05), GRPO, "grpo") == []
 
 
 # ---- said once ----
@@ -157,11 +158,27 @@ def test_a_figure_that_trembles_at_its_threshold_is_told_once():
     assert [names for names in told(health, trembling) if names] == [["clip_high"]]
 
 
-def test_first_and_last_rollouts_are_all_that_is_needed():
+def test_logs_between_rollouts_are_added_to_the_last_one():
+    """With a log at each step only the first on a rollout has its statistics; the others carry on with its entry."""
+    health = Health(PPO, "ppo")
+    steps = [{"clip_fraction": share, "grad_norm": 1.0, "skipped_steps": 0.0} for share in (0.1, 0.2, 0.3, 0.4)]
+    for _ in range(2):
+        assert told(health, [{**SCORES, **RESPONSES, **steps[0]}, *steps[1:]]) == [[]] * 4
+    assert [entry["clip_fraction"] for entry in health.history] == [pytest.approx(0.25)] * 2
+    assert all(entry["kl"] == RESPONSES["kl"] and entry["logs"] == 4 for entry in health.history)
+
+
+def test_a_first_step_that_is_off_is_told_before_others_are_added():
+    health = Health(PPO, "ppo")
+    assert told(health, [{**RESPONSES, "ratio_gap": 0.05}, {"ratio_gap": 0.06}]) == [["ratio_off"], []]
+    assert told(Health(PPO, "ppo"), [{**RESPONSES, "ratio_gap": 0.0}, {"ratio_gap": 0.06}]) == [[], []]
+
+
+def test_first_and_last_entries_are_all_that_is_needed():
     whole = run(40, entropy=(1.0, 0.01), reward=(0.9, 0.1))
     health = Health(PPO, "ppo")
     told(health, whole)
-    assert health.history == [*whole[:WINDOW], *whole[-WINDOW:]]
+    assert health.history == [{**entry, "logs": 1} for entry in (*whole[:WINDOW], *whole[-WINDOW:])]
     assert verdicts(health.history, PPO, "ppo") == verdicts(whole, PPO, "ppo") != []
 
 

@@ -3,9 +3,10 @@
 Each is a rule of thumb, with the reason for its threshold beside it, and says in a sentence or two what the sign means
 and what to do. A check sees the past of a run, and gives None where all is well.
 
-A history has one mapping for each rollout: what `statistics.rollout_metrics` says of it, and the means over its
-optimiser steps of `clip_fraction`, `ratio_gap`, `entropy` and `grad_norm`. `first_ratio_gap` is that of the first of
-them alone, and `skipped_steps` the number that was left out. A figure that a run does not have is left out.
+A history has one entry for each rollout, or for the few that came between two logs: their mean figures
+(`statistics.rollout_metrics`), those of the optimiser steps that used them (`clip_fraction`, `ratio_gap`, `entropy`,
+`grad_norm`), and `skipped_steps`, counted from the start of the run. The first entry begins with the run's first step,
+alone in it while `logs` is 1. A figure that a run does not have is left out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 from auto_bot_tuner.rollouts.config import OnPolicyConfig
 
-WINDOW = 5  # rollouts whose mean is judged: single ones swing, and five are soon written
+WINDOW = 5  # entries whose mean is judged: single rollouts swing, and five are soon written
 
 
 class Past(NamedTuple):
@@ -27,7 +28,7 @@ class Past(NamedTuple):
     method: str  # ppo or grpo
 
     def last(self, name: str) -> list[float]:
-        """The figure in the last rollouts, up to WINDOW, that have it."""
+        """The figure in the last entries, up to WINDOW, that have it."""
         return figures(self.history[-WINDOW:], name)
 
     def recent(self, name: str) -> float:
@@ -35,12 +36,12 @@ class Past(NamedTuple):
         return mean(self.last(name))
 
     def start(self, name: str) -> float:
-        """Its mean over the first WINDOW rollouts; nan while these are also the last ones."""
+        """Its mean over the first WINDOW entries; nan while some of these are also the last ones."""
         return mean(figures(self.history[:WINDOW], name)) if self.is_long else math.nan
 
     @property
     def is_long(self) -> bool:
-        """Past the warm-up, with a start and a present to compare."""
+        """Whether there is a start and, apart from it, a present."""
         return len(self.history) >= 2 * WINDOW
 
     @property
@@ -78,9 +79,10 @@ def mean(values: Sequence[float]) -> float:
 
 
 def ratio_off(past: Past) -> str | None:
-    # Before the first step on a rollout the policy is the one that wrote it: |ratio - 1| is rounding. 1 % in the mean
-    # over tokens is far more in single ones, and a twentieth of the usual clip.
-    if not past.recent("ratio_gap" if past.steps == 1 else "first_ratio_gap") > 0.01:
+    # In the first step on a rollout the policy is still the one that wrote it: |ratio - 1| is rounding. 1 % in the mean
+    # over tokens is far more in single ones, and a twentieth of the usual clip. Later steps are meant to move.
+    is_first_step = past.steps == 1 or (len(past.history) == 1 and past.history[0].get("logs", 1) == 1)
+    if not (is_first_step and past.recent("ratio_gap") > 0.01):
         return None
     return (
         "the policy gives its own fresh responses other probabilities in training than in writing, so every ratio is "
@@ -131,20 +133,20 @@ def entropy_collapse(past: Past) -> str | None:
 
 
 def no_reward(past: Past) -> str | None:
-    # Five whole rollouts without a difference are not bad luck.
+    # One rollout without any difference may be bad luck; another one is not.
     reward = past.recent("reward")
-    if not (len(past.history) >= WINDOW and max(past.last("reward_std")) == 0 and reward <= 0):
+    if not (len(past.history) >= 2 and max(past.last("reward_std")) == 0 and reward <= 0):
         return None
     return (
-        f"every response of the last {WINDOW} rollouts scored {reward:g}: no reward ever came, so nothing is learnt. "
-        "Test the reward on a right answer; then easier prompts, or SFT until one attempt in ten or so succeeds."
+        f"every response in {len(past.last('reward'))} logs on end scored {reward:g}: no reward comes, so nothing is "
+        "learnt. Test the reward on a right answer; then give easier prompts, or more SFT until some attempts succeed."
     )
 
 
 def no_spread(past: Past) -> str | None:
     # Groups without spread have advantage 0. With four of five such groups, a fifth of the work is used.
     share, reward = past.recent("groups_without_spread"), past.recent("reward")
-    if not (len(past.history) >= WINDOW and share > 0.8) or no_reward(past) is not None:
+    if not (len(past.history) >= 2 and share > 0.8) or no_reward(past) is not None:
         return None
     finding = f"in {share:.0%} of the groups all responses score alike, so they teach nothing: "
     # Rewards that are often exactly equal are verifiers', which mostly give 0 to 1.
@@ -243,7 +245,9 @@ def clip_never(past: Past) -> str | None:
 
 def steps_skipped(past: Past) -> str | None:
     # Where there is nothing to learn from, the checks of the reward say so already.
-    share = past.recent("skipped_steps") / past.steps
+    counts = past.last("skipped_steps")  # so far
+    steps_between = max(past.steps, past.config.logging_steps) * (len(counts) - 1)
+    share = (counts[-1] - counts[0]) / max(steps_between, 1)
     is_explained = no_reward(past) is not None or no_spread(past) is not None
     if not (len(past.history) >= WINDOW and share > 0.5) or is_explained:
         return None
