@@ -128,12 +128,14 @@ def collate_groups(dataset: Any, rows: Sequence[int]) -> Batch:
 
 
 def sequences_of(dataset: Any, row: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """(input_ids, labels) of a row's sequences: one, or those of a group."""
+    """(input_ids, labels) of a row's sequences: one, or those of a group. A prompt alone has no labels: nothing of it
+    is trained."""
     if hasattr(dataset, "group"):
         group = dataset.group(row)
         return list(zip(group.input_ids, group.labels, strict=True))
     item = dataset[row]
-    return [(item["input_ids"], item["labels"])]
+    labels = item["labels"] if "labels" in item else torch.full_like(item["input_ids"], IGNORE_INDEX)
+    return [(item["input_ids"], labels)]
 
 
 def fingerprint(dataset: Any, lengths: Sequence[int]) -> str:

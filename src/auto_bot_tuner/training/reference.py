@@ -51,9 +51,14 @@ def create_reference_model(policy_model: nn.Module, device: torch.device | str |
 class Reference:
     """A frozen model, or a frozen state of the policy, that gives log-probabilities."""
 
-    def __init__(self, model: nn.Module, switched: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
-        """`switched`: a block inside of which `model` is the reference."""
-        self.module, self.switched = SequenceLogprobs(model), switched
+    def __init__(
+        self,
+        model: nn.Module,
+        switched: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        temperature: float = 1.0,
+    ) -> None:
+        """`switched`: a block inside of which `model` is the reference. `temperature`: as the policy is sampled."""
+        self.module, self.switched = SequenceLogprobs(model, temperature), switched
 
     @torch.no_grad()
     def logprobs(self, batch: Batch) -> torch.Tensor:
@@ -100,20 +105,21 @@ def choose_reference(policy: nn.Module, given: nn.Module | None, wanted: str, lo
     return ("adapter_off" if is_new else "adapter_copy") if is_adapted(policy) else "copy"
 
 
-def build_reference(kind: str, policy: Any, given: nn.Module | None) -> Reference | None:
+def build_reference(kind: str, policy: Any, given: nn.Module | None, temperature: float = 1.0) -> Reference | None:
     """The reference of this kind, from the policy as it is before training."""
     match kind:
         case "none":
             return None
         case "adapter_off":
-            return Reference(policy, policy.disable_adapter)
+            return Reference(policy, policy.disable_adapter, temperature)
         case "adapter_copy":
             add_frozen_adapter(policy)
-            return Reference(policy, lambda: with_adapter(policy, REFERENCE_ADAPTER))
+            return Reference(policy, lambda: with_adapter(policy, REFERENCE_ADAPTER), temperature)
         case "precomputed" if given is None:
-            return Reference(policy)  # asked before the first step, when the policy is the reference
+            return Reference(policy, temperature=temperature)  # asked before the first step, when the policy is it
         case _:
-            return Reference(create_reference_model(policy) if given is None else given.requires_grad_(False).eval())
+            frozen = create_reference_model(policy) if given is None else given.requires_grad_(False).eval()
+            return Reference(frozen, temperature=temperature)
 
 
 def is_new_adapter(policy: nn.Module) -> bool:

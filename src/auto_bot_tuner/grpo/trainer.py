@@ -1,0 +1,174 @@
+"""GRPO and its relatives: several responses to each prompt, and what beats its siblings becomes likelier.
+
+No value network and, without a KL term, no reference: what was to be expected of a prompt is told by the group's mean.
+How a rollout is written and used is told in `rollouts/trainer.py`; what the family adds is two lines:
+
+    advantages = group_advantages(scores, group_size, loss=config.loss)     # 6, one number for a whole response
+    loss = grpo_loss(logprobs, old_logprobs, advantages, mask, loss=config.loss, …)
+
+What to look at: `reward` should rise; `groups_without_spread` says how many prompts taught nothing, being solved always
+or never. The loss says nothing: it starts near 0 and stays there, while its gradient does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from auto_bot_tuner.grpo.config import WITHOUT_CLIP, GRPOConfig
+from auto_bot_tuner.grpo.loss import (
+    group_advantages,
+    grpo_loss,
+    has_spread,
+    loss_weight,
+    overlong_penalty,
+    rewards_with_kl,
+)
+from auto_bot_tuner.rollouts.rollout import Rollout
+from auto_bot_tuner.rollouts.trainer import OnPolicyTrainer, at_responses
+from auto_bot_tuner.training.batching import Batch
+from auto_bot_tuner.training.events import Callback
+from auto_bot_tuner.training.logprobs import SequenceLogprobs
+
+__all__ = ["GRPOConfig", "GRPOTrainer"]
+
+SEQUENCES = ("input_ids", "labels", "lengths", "shared")
+
+
+class PolicyTokens(SequenceLogprobs):
+    """The policy as the loop wants it: log-probabilities, and entropies to look at."""
+
+    def forward(  # type: ignore[override]  # two things instead of one
+        self, input_ids: torch.Tensor, labels: torch.Tensor, lengths: torch.Tensor, shared: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sequences (S, T) -> log-probabilities and entropies of their trained tokens, (S, T) each."""
+        return self.with_entropies(input_ids, labels, lengths, shared, "measured")
+
+
+class GRPOTrainer(OnPolicyTrainer):
+    """Trains a policy on groups of its own responses, by the member of the family that `config.loss` names.
+
+    GRPOTrainer(policy, reward, tokenizer, prompt_dataset, reference_model=None, eval_dataset=None, config=None,
+    callbacks=None); `reward` is any reward source. `train()` returns a summary, `evaluate()` the metrics of one sampled
+    response to each evaluation prompt.
+
+    Raises:
+        UsageError: models and settings contradict each other.
+    """
+
+    Config = GRPOConfig
+    config: GRPOConfig
+
+    def __init__(
+        self,
+        policy: nn.Module,
+        reward: Any,
+        tokenizer: Any,
+        prompt_dataset: Any,
+        reference_model: nn.Module | None = None,
+        eval_dataset: Any = None,
+        config: GRPOConfig | None = None,
+        callbacks: Sequence[Callback] | None = None,
+    ) -> None:
+        config = config if config is not None else GRPOConfig()
+        super().__init__(policy, reward, reference_model, tokenizer, prompt_dataset, eval_dataset, config, callbacks)
+
+    @property
+    def samples_per_prompt(self) -> int:  # type: ignore[override]
+        return self.config.group_size
+
+    def needs_reference(self, config: Any) -> bool:
+        """Only a KL term compares with one."""
+        return bool(config.beta > 0)
+
+    def build_module(self) -> nn.Module:
+        return PolicyTokens(self.model, self.config.temperature)
+
+    # ---- a rollout ----
+
+    def measure(self, rollout: Rollout, rows: Sequence[int], batch: Batch) -> None:
+        """Old log-probabilities, where writing is not exact."""
+        if not self.keeps_sampling_logprobs:
+            module = self.accelerator.unwrap_model(self.module)
+            with self.accelerator.autocast():
+                logprobs, _ = module(*(batch[name] for name in SEQUENCES))
+            self.refresh_logprobs(logprobs, rollout, rows, batch)
+
+    def judge(self, rollout: Rollout) -> None:
+        """Scores, and the advantage of each response over its siblings, the same for all of its tokens."""
+        config = self.config
+        rollout.scores = self.usable_scores(rollout)
+        compared = rollout.scores
+        if config.beta and config.loss in WITHOUT_CLIP:
+            assert rollout.reference_logprobs is not None
+            compared = rewards_with_kl(
+                compared, rollout.logprobs, rollout.reference_logprobs, rollout.mask, config.beta
+            )
+        advantages = group_advantages(
+            compared, config.group_size, loss=config.loss, scale_by_std=config.scale_by_std
+        )  # (N,)
+        rollout.advantages = advantages[:, None] * rollout.mask
+
+    def usable_scores(self, rollout: Rollout) -> torch.Tensor:
+        """As PPO's; less DAPO's penalty of responses that near the limit."""
+        config = self.config
+        penalty = overlong_penalty(rollout.lengths, config.max_new_tokens, config.overlong_buffer)
+        return super().usable_scores(rollout) - penalty
+
+    def teaches(self, rollout: Rollout) -> torch.Tensor:
+        """(prompts,) bool: groups whose responses differ in reward, where those that do not are left out.
+
+        Where *no* group has any spread there is nothing to learn from in the whole rollout, whatever the settings.
+        """
+        differs = has_spread(rollout.scores, rollout.samples)
+        teaches = super().teaches(rollout)
+        drops = self.config.drop_equal_groups
+        if (drops if drops is not None else self.config.loss == "dapo") or not differs.any():
+            return teaches & differs
+        return teaches
+
+    # ---- what a batch is worth ----
+
+    def weight_of(self, mask: torch.Tensor) -> float:
+        return loss_weight(mask, self.config.loss)
+
+    def compute_loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """`grpo_loss` of a micro-batch, a mean over its weight, and the entropy of its tokens."""
+        config, mask, width = self.config, batch["mask"], batch["mask"].shape[1]
+        per_token = self.module(*(batch[name] for name in SEQUENCES))
+        logprobs, entropies = (at_responses(x, batch["labels"], width) for x in per_token)  # (S, R)
+        self.check_ratio(logprobs, batch)
+        is_in_loss = config.beta > 0 and config.loss not in WITHOUT_CLIP
+        loss, metrics = grpo_loss(
+            logprobs,
+            batch["old_logprobs"],
+            batch["advantages"],
+            mask,
+            loss=config.loss,
+            clip_ratio=config.clip_ratio,
+            clip_ratio_high=config.clip_ratio_high,
+            reference_logprobs=batch["reference_logprobs"] if is_in_loss else None,
+            beta=config.beta if is_in_loss else 0.0,
+            kl_kind=config.kl_kind,
+            max_new_tokens=config.max_new_tokens,
+        )
+        metrics["entropy"] = float((entropies.detach() * mask).sum() / mask.sum().clamp(min=1))
+        return loss, {name: loss.new_tensor(value) for name, value in metrics.items() if name != "loss"}
+
+    # ---- what is said ----
+
+    def facts(self) -> dict[str, str]:
+        config = self.config
+        divergence = f", beta {config.beta:g} ({config.kl_kind})" if config.beta else ", no KL term"
+        return {"loss": config.loss + divergence} | super().facts()
+
+    def shape(self) -> dict[str, Any]:
+        config = self.config
+        return super().shape() | {
+            "grpo": f"{config.loss}, beta {config.beta:g} {config.kl_kind}, clip {config.clip_ratio:g} and "
+            f"{config.clip_ratio_high}, std {config.scale_by_std}, drop {config.drop_equal_groups}, overlong "
+            f"{config.overlong_buffer}"
+        }
