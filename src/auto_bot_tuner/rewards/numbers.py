@@ -8,7 +8,7 @@ import re
 # A minus belongs to the number unless something stands before it: 10-7 is a difference, and its last number is 7.
 # Commas only between groups of three: "1,2,3" are three numbers. A full stop that no digit follows ends the sentence.
 NUMBER = re.compile(
-    r"(?P<minus>(?<![\w)\]])-\s?)?[$€£]?(?P<inner_minus>-)?"
+    r"(?P<minus>(?<![\w)\]])-)?(?:[$€£](?P<inner_minus>-)?)?"
     r"(?P<digits>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?P<exponent>[eE][-+]?\d+)?"
 )
 RELATIVE_TOLERANCE = 1e-6
