@@ -136,7 +136,7 @@ def test_rows_without_what_a_verifier_needs_are_one_clear_line() -> None:
 
 
 def test_gold_and_correct_are_the_bundled_worlds_own() -> None:
-    row = {"task": "animal_fact", "key": "cow", "output": "The cow eats grass."}
+    row: dict[str, Any] = {"task": "animal_fact", "key": "cow", "output": "The cow eats grass."}
     given = [
         attempt("The cow eats grass.", **row),
         attempt("Sure! The cow eats grass.", **row),
@@ -263,7 +263,7 @@ def test_a_folder_without_a_reward_model_says_how_to_train_one(tmp_path: Path) -
         reward_from_name(str(tmp_path))
     tiny_model("gpt2", vocab_size=EOS + 1).save_pretrained(str(tmp_path))
     byte_tokenizer().save_pretrained(str(tmp_path))
-    with pytest.raises(UserError, match="holds no reward head.*train one with: python main.py train-reward"):
+    with pytest.raises(UserError, match=r"holds no reward head.*train one with: python main.py train-reward"):
         reward_from_name(f"0.5*{tmp_path}")
 
 
@@ -463,7 +463,7 @@ def test_a_source_gives_one_score_each() -> None:
 
 def test_no_reward_is_an_error_that_says_so() -> None:
     for make in (lambda: WeightedSum([]), lambda: rewards_from_names([]), lambda: as_reward([], None)):
-        with pytest.raises(UsageError, match="no reward is named.*--reward exact_match"):
+        with pytest.raises(UsageError, match=r"no reward is named.*--reward exact_match"):
             make()
 
 
@@ -493,9 +493,7 @@ def test_what_is_no_reward_is_refused() -> None:
         as_reward(7, byte_tokenizer())
     with pytest.raises(UsageError, match=r"reward <lambda>: the function takes 1 argument"):
         as_reward(lambda text: 1.0, byte_tokenizer())
-    with pytest.raises(
-        UsageError, match="reads 257 different tokens and the policy's tokenizer has 50257.*ModelReward"
-    ):
+    with pytest.raises(UsageError, match=r"reads 257 different tokens and .* has 50257.*ModelReward"):
         as_reward(small_reward_model(), gpt2_tokenizer())
 
 
