@@ -271,7 +271,7 @@ class OnPolicyTrainer(Trainer):
 
     def verdicts(self, metrics: dict[str, float]) -> list[str]:
         """What the curves mean, where something is wrong with them."""
-        return self.health.note(metrics)
+        return [verdict.text for verdict in self.health.note(metrics)]
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
