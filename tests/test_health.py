@@ -100,6 +100,7 @@ def test_each_symptom_is_seen_alone_and_answered_with_a_cure(name):
         (PPO, [*run(LONG, grad_norm=9.0), *run(1)]),  # not always
         (replace(PPO, max_grad_norm=0.0), run(grad_norm=9.0)),  # never clipped at all
         (GRPO, run(skipped_steps=(0.0, (LONG - 1) * 2.0))),  # of ten between two logs
+        (GRPOConfig(loss="reinforce"), run(groups_without_spread=1.0)),  # compares across prompts
         (PPO, run(2, ratio_gap=0.05)),  # later steps on a rollout are meant to move
     ],
 )

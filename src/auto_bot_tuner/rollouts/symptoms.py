@@ -144,9 +144,11 @@ def no_reward(past: Past) -> str | None:
 
 
 def no_spread(past: Past) -> str | None:
-    # Groups without spread have advantage 0. With four of five such groups, a fifth of the work is used.
+    # Groups without spread have advantage 0. With four of five such groups, a fifth of the work is used. REINFORCE
+    # compares across prompts, and minds no such group.
     share, reward = past.recent("groups_without_spread"), past.recent("reward")
-    if not (len(past.history) >= 2 and share > 0.8) or no_reward(past) is not None:
+    is_grouped = getattr(past.config, "loss", "") != "reinforce"
+    if not (is_grouped and len(past.history) >= 2 and share > 0.8) or no_reward(past) is not None:
         return None
     finding = f"in {share:.0%} of the groups all responses score alike, so they teach nothing: "
     # Rewards that are often exactly equal are verifiers', which mostly give 0 to 1.
