@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from auto_bot_tuner.rollouts.symptoms import CHECKS, WINDOW
 
 PPO = PPOConfig(batch_size=16, minibatches=4)  # 64 prompts a rollout
 GRPO = GRPOConfig(batch_size=8, minibatches=4, epochs_per_rollout=2)
+DAPO = replace(GRPO, loss="dapo")
 LONG = 3 * WINDOW
 
 SCORES = {"reward": 0.5, "reward_std": 0.4, "reward_shaped": 0.4, "group_std": 0.3, "groups_without_spread": 0.3}
@@ -106,6 +108,15 @@ def test_each_symptom_is_seen_alone_and_answered_with_a_cure(name):
 )
 def test_what_is_not_yet_a_symptom(config, history):
     assert names(history, config, "grpo" if isinstance(config, GRPOConfig) else "ppo") == []
+
+
+@pytest.mark.parametrize("name", ILL)
+def test_every_setting_that_is_named_exists(name):
+    history, *_ = ILL[name]
+    for config, method in ((PPO, "ppo"), (GRPO, "grpo"), (replace(PPO, kl_target=1.0), "ppo"), (DAPO, "grpo")):
+        for verdict in verdicts(history, config, method):
+            named = set(re.findall(r"[a-z]+(?:_[a-z]+)+", verdict.text)) - {"dr_grpo"}
+            assert named <= {field.name for field in fields(config)}, verdict.text
 
 
 def test_a_target_of_the_divergence_is_the_measure_where_there_is_one():
