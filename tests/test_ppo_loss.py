@@ -188,6 +188,7 @@ def test_the_clip_ends_the_push_in_the_advantages_own_direction_only(
     assert metrics["clip_fraction"] == (0.0 if is_pushed else 1.0)
     assert metrics["ratio"] == pytest.approx(ratio, abs=1e-6)
     assert metrics["ratio_gap"] == pytest.approx(abs(ratio - 1), abs=1e-6)
+    assert metrics["approx_kl"] == pytest.approx(ratio - 1 - math.log(ratio), abs=1e-6)  # k3: positive, token by token
 
 
 def test_probabilities_may_rise_further_than_they_may_fall_where_so_asked() -> None:

@@ -194,9 +194,10 @@ def grpo_loss(
 
 
 def mean_over(losses: torch.Tensor, mask: torch.Tensor, loss: str, max_new_tokens: int | None) -> torch.Tensor:
-    """What the members mean by "mean" of losses (N, R): a scalar."""
-    if loss == "dapo":  # all tokens alike: a long response weighs more, and is pushed as hard per token
-        return masked_mean(losses, mask)
+    """What the members mean by "mean" of losses (N, R): sums per response, scaled, over `loss_weight`. A scalar.
+
+    dapo's sums are divided by all tokens together: a long response weighs more, its tokens are pushed as hard as any.
+    """
     sums = losses.masked_fill(~mask, 0).sum(dim=1)  # (N,)
     if loss in ("grpo", "gspo"):  # all responses alike: the tokens of a long one are pushed less
         sums = sums / token_counts(mask)

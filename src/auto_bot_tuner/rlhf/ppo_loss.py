@@ -193,12 +193,13 @@ def compute_gae(
         Advantages and returns (advantages + values; take them before whitening), (B, R) each, no gradient, 0 under
         padding.
     """
+    # With 0 under padding, backwards through it stays 0: a row that ended earlier waits for its end.
     rewards, values = rewards.detach().masked_fill(~mask, 0), values.detach().masked_fill(~mask, 0)
     advantages = torch.zeros_like(values)
     next_value = next_advantage = values.new_zeros(len(values))  # (B,): after the end
     for t in reversed(range(values.shape[1])):
         delta = rewards[:, t] + gamma * next_value - values[:, t]
-        advantages[:, t] = (delta + gamma * lam * next_advantage) * mask[:, t]  # rows that ended earlier wait at 0
+        advantages[:, t] = delta + gamma * lam * next_advantage
         next_value, next_advantage = values[:, t], advantages[:, t]
     return advantages, advantages + values
 
