@@ -25,6 +25,8 @@ VERBS = {
     "train-sft": Verb("train_sft", "Supervised fine-tuning: a base model learns to answer by imitating answers."),
     "train-reward": Verb("train_reward", "Reward model: learns to score answers from people's comparisons."),
     "train-dpo": Verb("train_dpo", "Direct preference optimisation (DPO) and its family, from comparisons."),
+    "train-ppo": Verb("train_ppo", "RLHF: the policy answers, a reward model scores, and PPO learns from it."),
+    "train-grpo": Verb("train_grpo", "GRPO and relatives: several answers compete, by verifiable rewards or others."),
     "train-config": Verb("train_config", "Train as a YAML file says; flags win over the file."),
     "inspect": Verb("inspect_data", "Look at the data token by token, as the trainer gets it."),
     "chat": Verb("chat", "Talk with a model."),

@@ -24,7 +24,8 @@ class Arguments(RunArguments):
 
     # The config file, e.g. configs/sft_gpt2_quick.yaml. With --help: show that file's values as the defaults.
     path: tyro.conf.Positional[str]
-    # The method, where the file does not name one: sft, reward or dpo. Without either, the file's name begins with it.
+    # The method, where the file does not name one: sft, reward, dpo, ppo or grpo. Without either, the file's name
+    # begins with it.
     type: str = ""
     # The settings of the method.
     training: TrainingConfig = field(default_factory=training_class("sft"))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from auto_bot_tuner.rollouts.config import OnPolicyConfig
 from auto_bot_tuner.training.config import DatasetConfig
 from auto_bot_tuner.training.events import Callback, Event
 from auto_bot_tuner.utils.errors import UsageError
@@ -84,14 +85,17 @@ def refuse_unread(dataset: DatasetConfig, method: str) -> None:
         raise UsageError(f"max_prompt_length is for preferences (dpo, reward): leave it out, {instead}")
 
 
-def carry_out(trainer: Trainer, dry_run: bool, use: str, shown: Sequence[str] = ("loss",)) -> None:
+def carry_out(
+    trainer: Trainer, dry_run: bool, use: str, shown: Sequence[str] = ("loss",), understood: str = ""
+) -> None:
     """The end of every recipe: say what was understood, train, say what came of it. A dry run says the first.
 
     `use`: what the trained model is for, with {} where its folder stands. `shown`: the evaluation's figures to repeat.
+    `understood`: what is to be said of the data; empty: its rows with what is trained of them.
     """
     from auto_bot_tuner.data.viewer import describe
 
-    say(describe(trainer.train_dataset))
+    say(understood or describe(trainer.train_dataset))
     say(describe_run(trainer))
     if not dry_run:
         say(closing_words(trainer.train(), use, shown))
@@ -110,14 +114,11 @@ def describe_run(trainer: Trainer) -> str:
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in trainer.model.parameters())
     warmup_steps = num_warmup_steps(trainer.total_steps, trainer.config.warmup)
-    tokens_per_step = sum(trainer.lengths) / max(len(trainer.lengths), 1) * trainer.rows_per_step
     precision = {"no": "fp32"}.get(trainer.accelerator.mixed_precision, trainer.accelerator.mixed_precision)
-    batch, accumulation = trainer.config.batch_size, trainer.config.gradient_accumulation_steps
-    rows = f"{trainer.rows_per_step} rows (batch {batch} x accumulation {accumulation} x processes {trainer.processes})"
     return "\n".join(
         [
             f"trained weights  {trainable:,} of {total:,} ({trainable / total:.2%})",
-            f"one step         {rows}, about {tokens_per_step:,.0f} tokens",
+            f"one step         {one_step(trainer)}",
             f"steps            {trainer.total_steps:,} ({trainer.steps_per_epoch:,} per epoch), warm-up {warmup_steps}",
             f"learning rate    {trainer.peak_learning_rate:g} at its peak, then {trainer.config.lr_schedule}",
             f"device           {trainer.accelerator.device}, {precision} arithmetic",
@@ -125,6 +126,20 @@ def describe_run(trainer: Trainer) -> str:
             f"output           {trainer.config.output_dir}",
         ]
     )
+
+
+def one_step(trainer: Trainer) -> str:
+    """What one optimiser step sees: rows; where the policy writes its own rows, prompts and their responses."""
+    config = trainer.config
+    batches = (
+        f"(batch {config.batch_size} x accumulation {config.gradient_accumulation_steps} x processes "
+        f"{trainer.processes})"
+    )
+    tokens = sum(trainer.lengths) / max(len(trainer.lengths), 1) * trainer.rows_per_step
+    if not isinstance(config, OnPolicyConfig):
+        return f"{trainer.rows_per_step} rows {batches}, about {tokens:,.0f} tokens"
+    written = trainer.rows_per_step * getattr(config, "group_size", 1) * config.max_new_tokens
+    return f"{trainer.rows_per_step} prompts {batches}, about {tokens:,.0f} tokens, and up to {written:,} of responses"
 
 
 def config_writer(config: RunConfig) -> Callback:

@@ -55,6 +55,18 @@ ENTRIES = (
         ("--preset", "quick"),
         ("--model", "--dataset", "--lora", "--beta", "--output-dir"),
     ),
+    Entry(
+        "Learn from a reward model's scores (PPO)",
+        "train-ppo",
+        ("--preset", "quick"),
+        ("--model", "--reward-model", "--dataset", "--lora", "--output-dir"),
+    ),
+    Entry(
+        "Learn from rewards that code can compute (GRPO)",
+        "train-grpo",
+        ("--preset", "quick"),
+        ("--model", "--dataset", "--reward", "--lora", "--output-dir"),
+    ),
     Entry("Look at the data token by token", "inspect", (), ("--model", "--dataset")),
     Entry("Talk with a model", "chat", (), ("model",)),
     Entry("Measure the perplexity of a model on data", "evaluate", ("perplexity",), ("--model", "--dataset")),
@@ -116,14 +128,18 @@ def ask(entry: Entry, argv: list[str], flag: str) -> list[str]:
     """One setting's question: its comment, with the value that the layers below and the earlier answers give it."""
     while True:
         setting, value = current(entry.verb, argv, flag)
-        answer = as_flags(setting, value, put(setting, value))
+        given = put(setting, value)
         try:
+            answer = as_flags(setting, value, given)
             # A missing later answer is no mistake of this one: look only for complaints that name this flag.
             commands.parse(entry.verb, [*argv, *answer])
         except UsageError as error:
             if flag in str(error):
                 questionary.print(f"{error}", style="fg:ansired")
                 continue
+        except ValueError as error:  # a list whose quotation marks do not pair
+            questionary.print(f"{flag}: {error}", style="fg:ansired")
+            continue
         return answer
 
 
@@ -131,16 +147,25 @@ def put(setting: Setting, value: Any) -> Any:
     """The question itself; raises KeyboardInterrupt on Ctrl-C."""
     if isinstance(value, bool):
         return questionary.confirm(setting.comment, default=value).unsafe_ask()
-    shown = "" if value is None else str(value)
+    shown = as_text(value)
     return questionary.text(f"{setting.flag.strip('-')}: {setting.comment}", default=shown).unsafe_ask().strip()
+
+
+def as_text(value: Any) -> str:
+    """A value as one would type it: nothing for none, words of a list one after the other."""
+    if value is None:
+        return ""
+    return shlex.join(value) if isinstance(value, tuple) else str(value)
 
 
 def as_flags(setting: Setting, value: Any, answer: Any) -> list[str]:
     """An answer as words of the command line; what the layers below say already needs no words."""
-    if answer == value or answer == str(value) or answer == "":
+    if answer == value or answer == as_text(value) or answer == "":
         return []
     if isinstance(answer, bool):
         return [setting.flag if answer else setting.flag.replace("--", "--no-", 1)]
+    if isinstance(value, tuple):
+        return [setting.flag, *shlex.split(answer)]
     return [answer] if setting.positional else [setting.flag, answer]
 
 

@@ -86,3 +86,14 @@ def test_the_value_of_a_setting_is_found_in_whatever_section_it_stands():
     assert interactive.current("train-sft", ["--epochs", "2"], "--epochs")[1] == 2.0
     assert interactive.current("train-sft", [], "--model")[1] == "gpt2"
     assert interactive.current("evaluate", ["perplexity"], "--model")[1] is None  # required: nothing to propose
+
+
+def test_a_list_is_typed_word_by_word(monkeypatch):
+    """It is shown as it would be typed, stays as it is on Enter, and an open quotation mark is asked about."""
+    ppo = next(entry for entry in interactive.ENTRIES if entry.verb == "train-ppo")
+    setting, value = interactive.current(ppo.verb, list(ppo.flags), "--reward-model")
+    shown = interactive.as_text(value)
+    assert shown == "checkpoints/reward/quick/final" and interactive.as_flags(setting, value, shown) == []
+    answers = iter(["'a", "'a b' c"])
+    monkeypatch.setattr(interactive, "put", lambda setting, value: next(answers))
+    assert interactive.ask(ppo, list(ppo.flags), "--reward-model") == ["--reward-model", "a b", "c"]

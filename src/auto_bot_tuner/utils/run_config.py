@@ -29,6 +29,8 @@ TRAINING_CLASSES = {
     "sft": "auto_bot_tuner.sft.config:SFTConfig",
     "reward": "auto_bot_tuner.rlhf.config:RewardModelConfig",
     "dpo": "auto_bot_tuner.dpo.config:DPOConfig",
+    "ppo": "auto_bot_tuner.rlhf.config:PPOConfig",
+    "grpo": "auto_bot_tuner.grpo.config:GRPOConfig",
 }
 SECTIONS = ("model", "dataset", "training")
 
@@ -37,7 +39,7 @@ SECTIONS = ("model", "dataset", "training")
 class RunConfig:
     """All that one training run is made of."""
 
-    # What is trained by: sft, reward or dpo. Each method's command sets it.
+    # What is trained by: sft, reward, dpo, ppo or grpo. Each method's command sets it.
     method: Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress]
     # The model and its adapters.
     model: ModelConfig = field(default_factory=ModelConfig)

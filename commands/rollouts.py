@@ -1,0 +1,38 @@
+"""What the recipes of methods that learn from rollouts share: their rewards and their prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from auto_bot_tuner.rewards.named import check_reward_names
+from auto_bot_tuner.training.config import DatasetConfig
+from auto_bot_tuner.utils.errors import UsageError
+
+if TYPE_CHECKING:
+    from auto_bot_tuner.data.rows import Rows
+    from auto_bot_tuner.rollouts.dataset import PromptDataset
+
+
+def check_rewards(names: Sequence[str], reward_models: Sequence[str] = (), cure: str = "") -> None:
+    """Before anything is loaded: something rewards, and every name of a reward is one.
+
+    Raises:
+        UsageError: neither is given (`cure` says what to give), or a name is unknown; the message has the near miss.
+    """
+    if not names and not reward_models:
+        raise UsageError(f"nothing says what a response is worth: give {cure}")
+    check_reward_names(names)
+
+
+def prompts_of(rows: Rows, tokenizer: Any, data: DatasetConfig) -> PromptDataset:
+    """The prompts of the rows; `max_length` is the longest one's."""
+    from auto_bot_tuner.rollouts.dataset import PromptDataset
+
+    return PromptDataset(rows, tokenizer, max_length=data.max_length, system_prompt=data.system_prompt)
+
+
+def describe_prompts(prompts: PromptDataset) -> str:
+    """What was understood of the data, and prompt 0 as the model sees it."""
+    text = prompts.tokenizer.decode(prompts[0]["input_ids"].tolist(), clean_up_tokenization_spaces=False)
+    return f"{prompts.summary}\nprompt 0 as the model sees it ({prompts.where(0)}):\n{text}"
