@@ -400,7 +400,9 @@ def test_ids_of_another_template_or_end_token_go_by_text() -> None:
     other_prompt = replace(good, prompt_ids=[1, *good.prompt_ids])
     other_end = replace(good, response_ids=[*good.response_ids[:-1], 3])
     outside = replace(good, response_ids=[*good.response_ids[:-1], EOS + 1, EOS])
-    assert reward.knows_ids([good, other_prompt, other_end, outside]) == [True, False, False, False]
+    other_words = replace(good, response_ids=[*good.response_ids[::-1][1:], EOS])  # "oS", where the text says "So"
+    assert reward.knows_ids([good, other_prompt, other_end, outside, other_words]) == [True, False, False, False, False]
+    assert reward([other_words]) == pytest.approx(reward([good]), abs=1e-5)
     assert reward([other_prompt, other_end, outside]) == pytest.approx(reward([good]) * 3, abs=1e-5)
 
 

@@ -5,12 +5,14 @@ from auto_bot_tuner.utils.lazy import lazy_exports
 __getattr__, __all__ = lazy_exports(
     __name__,
     {
+        "BestOf": "best_of",
         "GenerationConfig": "config",
         "RewardReport": "report_card",
         "Share": "intervals",
         "WinRate": "win_rates",
         "bag_of_words": "baselines",
         "batch_generate": "generation",
+        "best_of_kl": "best_of",
         "bootstrap_interval": "intervals",
         "compare_model_outputs": "quality",
         "compute_diversity_metrics": "quality",
@@ -19,6 +21,7 @@ __getattr__, __all__ = lazy_exports(
         "draw_reward_report": "charts",
         "evaluate_generation_quality": "quality",
         "evaluate_reward_model": "reward_evaluation",
+        "expected_best": "best_of",
         "generate_response": "generation",
         "generate_text": "generation",
         "outcomes_of_scores": "win_rates",

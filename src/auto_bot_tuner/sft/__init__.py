@@ -8,6 +8,7 @@ __getattr__, __all__ = lazy_exports(
         "InstructionDataset": "dataset",
         "SFTConfig": "config",
         "SFTTrainer": "trainer",
+        "best_of_rows": "best_of",
         "load_instruction_dataset": "dataset",
         "preview_formatted_sample": "dataset",
         "sft_loss": "loss",
