@@ -255,9 +255,10 @@ def test_cutting_into_micro_batches_changes_neither_loss_nor_gradient(loss: str,
 
 def test_advantages_may_differ_by_token() -> None:
     logprobs, old, _ = random_logprobs()
-    by_token = random_advantages()[:, None].expand(N, R)
+    by_token = random_advantages()[:, None].repeat(1, R)
     for loss in FAMILY:
-        found, _ = grpo_loss(logprobs, old, by_token, MASK, loss=loss, max_new_tokens=LONGEST)
+        found, _ = grpo_loss(logprobs, old, by_token.requires_grad_(), MASK, loss=loss, max_new_tokens=LONGEST)
+        assert torch.autograd.grad(found, by_token, allow_unused=True) == (None,)  # a verdict, not a wish
         assert found.item() == pytest.approx(loss_of(loss, beta=0.0)[0].item(), abs=1e-6)
 
 
