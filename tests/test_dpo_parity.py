@@ -12,6 +12,7 @@ from datasets import Dataset
 
 from auto_bot_tuner.training.batching import epoch_order
 from tests.preference_runs import Pairs, dpo_trainer, word_tokenizer
+from tests.test_trl_parity import one_epoch
 from tests.training_runs import STOP, logged, small_model
 
 SETTINGS: dict[str, Any] = {"learning_rate": 1e-2, "weight_decay": 0.1, "max_grad_norm": 1.0}
@@ -30,25 +31,6 @@ def as_text(ids: torch.Tensor) -> str:
     return "".join("<stop>" if token == STOP else f" word{token}" for token in ids.tolist())
 
 
-def peer_settings(folder: Path, micro_batch: int) -> dict[str, Any]:
-    return {
-        "output_dir": str(folder),
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "num_train_epochs": 1,  # over rows that hold both epochs
-        "per_device_train_batch_size": micro_batch,
-        "gradient_accumulation_steps": 8 // micro_batch,
-        "train_sampling_strategy": "sequential",
-        "lr_scheduler_type": "constant",
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        **SETTINGS,
-    }
-
-
 def order() -> list[int]:
     """The rows of two epochs as our trainer takes them: 24 each, three steps of eight."""
     return [row for epoch in range(2) for row in epoch_order(24, seed=42, epoch=epoch)]
@@ -65,7 +47,7 @@ def trl_log(folder: Path, policy: Any, reference: Any, micro_batch: int, **setti
     trainer = trl.DPOTrainer(
         model=policy,
         ref_model=reference,
-        args=trl.DPOConfig(**peer_settings(folder, micro_batch), **settings),
+        args=trl.DPOConfig(**one_epoch(folder, micro_batch), **SETTINGS, **settings),
         train_dataset=Dataset.from_list(dataset),
         processing_class=word_tokenizer(),
     )
@@ -129,7 +111,7 @@ def test_kto_equals_trls_kto_trainer_at_every_step(tmp_path: Path, monkeypatch: 
     trainer = trl.KTOTrainer(
         model=small_model(),
         ref_model=small_model(),
-        args=trl.KTOConfig(**peer_settings(tmp_path / "trl", 8), undesirable_weight=0.5),
+        args=trl.KTOConfig(**one_epoch(tmp_path / "trl", 8), **SETTINGS, undesirable_weight=0.5),
         train_dataset=Dataset.from_list(dataset),
         processing_class=word_tokenizer(),
     )
