@@ -121,16 +121,21 @@ for command in {commands!r}:
     return [(code, message) for code, message in map(json.loads, done.stdout.splitlines())]
 
 
+def short_runs(commands: list[str], runs: list[Path], hub: Hub, home: Path) -> list[tuple[int, str]]:
+    """The commands with fewer steps than their presets', so that a test can wait for them; all of them end well."""
+    short = "--max-steps 2 --max-samples 24 --output-dir"
+    done = run_commands([f"{c} {short} {run}" for c, run in zip(commands, runs, strict=True)], hub.url, home, ROOT)
+    assert [code for code, _ in done] == [0, 0], done
+    return done
+
+
 def test_commands_run_as_written(hub: Hub, home: Path, tmp_path: Path) -> None:
-    """With fewer and shorter steps than the preset's, so that a test can wait for it."""
     commands = [
         "train-sft --model gpt2 --dataset yahma/alpaca-cleaned --preset quick",
         "train-config configs/sft_gpt2_quick.yaml",
     ]
-    short = "--max-steps 2 --max-length 64 --max-samples 24 --output-dir"
     runs = [tmp_path / "flags", tmp_path / "yaml"]
-    done = run_commands([f"{c} {short} {run}" for c, run in zip(commands, runs, strict=True)], hub.url, home, ROOT)
-    assert [code for code, _ in done] == [0, 0], done
+    done = short_runs([f"{command} --max-length 64" for command in commands], runs, hub, home)
     for run, (_, message) in zip(runs, done, strict=True):
         assert "Retrying" not in message and "Traceback" not in message
         # The base is on the hub: final/ is the adapter alone, with the name by which any machine finds the base.
@@ -147,10 +152,8 @@ def test_preference_commands_run_on_the_hub_s_transcripts(hub: Hub, home: Path, 
         "train-reward --model gpt2 --dataset Anthropic/hh-rlhf --preset quick",
         "train-dpo --model gpt2 --dataset Anthropic/hh-rlhf --beta 0.1 --preset quick",
     ]
-    short = "--max-steps 2 --max-samples 24 --output-dir"
     runs = [tmp_path / "reward", tmp_path / "dpo"]
-    done = run_commands([f"{c} {short} {run}" for c, run in zip(commands, runs, strict=True)], hub.url, home, ROOT)
-    assert [code for code, _ in done] == [0, 0], done
+    short_runs(commands, runs, hub, home)
     for run in runs:
         # Both sides' first row asks twice; what is compared is the last answer.
         log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
