@@ -31,6 +31,8 @@ VERBS = {
     "inspect": Verb("inspect_data", "Look at the data token by token, as the trainer gets it."),
     "chat": Verb("chat", "Talk with a model."),
     "evaluate": Verb("evaluate", "Measure a model: perplexity, generations, accuracy, rewards, win rates; compare."),
+    "frontier": Verb("frontier", "Reward against divergence: best-of-n, and PPO at several prices of a nat."),
+    "reward-hacking": Verb("reward_hacking", "A reward with a planted flaw, what PPO makes of it, and three cures."),
     "demo": Verb("demo", "The whole pipeline on the bundled tiny model: no network, no GPU."),
 }
 

@@ -11,6 +11,7 @@ from auto_bot_tuner.utils.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BLUE, PALE, DARK, GREY, RED = "#2b6cb0", "#90b4d8", "#1a365d", "#718096", "#c05621"
 MOST_BARS = 14  # categories, those with most pairs first
@@ -35,6 +36,15 @@ def draw_reward_report(report: RewardReport, file: str | Path, title: str = "") 
     draw_calibration(calibration, report)
     draw_shares(bars, shares, report)
     figure.suptitle(title)
+    save_figure(figure, file)
+
+
+def save_figure(figure: Figure, file: str | Path) -> None:
+    """Write a figure, with the folders above its file; the suffix says the format.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     try:
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=120)
