@@ -123,8 +123,10 @@ class GRPOTrainer(OnPolicyTrainer):
 
         Where *no* group has any spread there is nothing to learn from in the whole rollout, whatever the settings.
         """
-        differs = has_spread(rollout.scores, rollout.samples)
         teaches = super().teaches(rollout)
+        # REINFORCE compares all responses of the rollout: it learns from prompts that differ, too.
+        compared = len(rollout.rows) if self.config.loss == "reinforce" else rollout.samples
+        differs = has_spread(rollout.scores, compared).expand_as(teaches)
         drops = self.config.drop_equal_groups
         if (drops if drops is not None else self.config.loss == "dapo") or not differs.any():
             return teaches & differs
