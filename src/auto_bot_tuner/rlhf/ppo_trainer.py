@@ -15,6 +15,7 @@ What to look at: `reward` should rise and `kl` with it, in proportion; `explaine
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -143,13 +144,17 @@ class PPOTrainer(OnPolicyTrainer):
         return super().trained_parameters() | of_value
 
     def clip_gradients(self, parameters: list[nn.Parameter]) -> float:
-        """Each network by itself: a large gradient of one must not shrink the other's step. The policy's norm."""
+        """Each network by itself: a large gradient of one must not shrink the other's step.
+
+        Returns the policy's norm; the value network's where that is no number, which must stop the run as well.
+        """
         self.accelerator.unscale_gradients()
-        limit = self.config.max_grad_norm or float("inf")
+        limit = self.config.max_grad_norm or math.inf
         of_value = list(self.value_network.trained_parameters().values())
-        nn.utils.clip_grad_norm_(of_value, limit)
         others = {id(p) for p in of_value}
-        return float(nn.utils.clip_grad_norm_([p for p in parameters if id(p) not in others], limit))
+        value_norm = float(nn.utils.clip_grad_norm_(of_value, limit))
+        norm = float(nn.utils.clip_grad_norm_([p for p in parameters if id(p) not in others], limit))
+        return norm if math.isfinite(value_norm) else value_norm
 
     # ---- steps 3 to 6 of a rollout ----
 
