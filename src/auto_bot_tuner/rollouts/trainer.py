@@ -247,7 +247,7 @@ class OnPolicyTrainer(Trainer):
         Raises:
             UserError: it is not, so that every later ratio would be wrong too.
         """
-        if self.has_moved or self.state.step > 0 or not batch.weight:
+        if self.has_moved or self.state.step > self.state.skipped or not batch.weight:
             return
         difference = (logprobs.detach() - batch["old_logprobs"])[batch["mask"]]
         gap = float(torch.expm1(difference).abs().mean())

@@ -109,7 +109,10 @@ def join(parts: Sequence[Rollout]) -> Rollout:
 def take(rollout: Rollout, rows: Sequence[int]) -> Rollout:
     """These responses of it, in this order; those to one prompt must stay together."""
     chosen = list(rows)
-    tensors = {name: None if value is None else value[chosen] for name, value in tensors_of(rollout).items()}
+    tensors = {
+        name: value[chosen] if value is not None and len(value) else value  # scores are empty before there are any
+        for name, value in tensors_of(rollout).items()
+    }
     return Rollout(
         rows=[rollout.rows[row] for row in chosen],
         samples=rollout.samples,
