@@ -36,7 +36,10 @@ class GRPOConfig(OnPolicyConfig):
     # Estimator of the KL term in the loss: k2, or k3 times the importance ratio, both with the right gradient; k3_plain
     # is k3 without the ratio, as the GRPO paper and TRL write it. RLOO and REINFORCE put k1 into the reward instead.
     kl_kind: Literal["k2", "k3", "k3_plain"] = "k3"
-    # DAPO: how far probabilities may rise, where clip_ratio says how far they may fall. Empty: clip_ratio, DAPO 0.28.
+    # A token whose probability has fallen by more than this share since it was written is no longer pushed down. Empty:
+    # 0.2; for gspo, whose ratio is a mean over the response, 3e-4.
+    clip_ratio: Clip | None = None
+    # The same for a token that has risen. Empty: 0.28 for dapo, 4e-4 for gspo, else as far up as down.
     clip_ratio_high: Clip | None = None
     # Divide the advantages by the group's standard deviation. Empty: as the loss has it (GRPO, DAPO and GSPO do).
     scale_by_std: bool | None = None

@@ -51,7 +51,9 @@ from auto_bot_tuner.rlhf.ppo_loss import clipped_objective, kl_estimates, masked
 
 SCALED_BY_STD = ("grpo", "dapo", "gspo")
 LEAVE_ONE_OUT = ("rloo", "reinforce")  # the baseline leaves out the response that it judges
-DAPO_CLIP_HIGH = 0.28  # 2503.14476, §4.1: unlikely tokens may rise further, which keeps the policy curious
+# How far probabilities may fall and rise. DAPO (2503.14476, §4.1): unlikely tokens may rise further, which keeps the
+# policy curious. GSPO (2507.18071, §5.1): its ratio is a mean over the response, and hardly moves.
+CLIP_RANGES = {"dapo": (0.2, 0.28), "gspo": (3e-4, 4e-4)}
 
 
 # ---- advantages ----
@@ -140,7 +142,7 @@ def grpo_loss(
     mask: torch.Tensor,
     *,
     loss: str = "grpo",
-    clip_ratio: float = 0.2,
+    clip_ratio: float | None = None,
     clip_ratio_high: float | None = None,
     reference_logprobs: torch.Tensor | None = None,
     beta: float = 0.0,
@@ -153,8 +155,7 @@ def grpo_loss(
         logprobs: (N, R), with gradient. old_logprobs: (N, R), at the same temperature.
         advantages: (N,), or (N, R) one per token.
         mask: (N, R) bool. Rows without a token (left out, such as unfinished responses) do not count.
-        clip_ratio, clip_ratio_high: how far probabilities may fall and rise; high None: 0.28 for dapo, else
-            clip_ratio. gspo's ratio is a mean over tokens and hardly moves: its paper takes 3e-4 and 4e-4.
+        clip_ratio, clip_ratio_high: how far probabilities may fall and rise; None: see `clip_range`.
         reference_logprobs: (N, R), where beta > 0.
         beta: weight of the divergence from the reference, by `kl_kind` (see `kl_term`).
         max_new_tokens: dr_grpo's constant length.
@@ -176,9 +177,7 @@ def grpo_loss(
     if loss in WITHOUT_CLIP:
         losses, is_clipped = -advantages * logprobs, torch.zeros_like(mask)  # the policy gradient theorem as it stands
     else:
-        if clip_ratio_high is None and loss == "dapo":
-            clip_ratio_high = DAPO_CLIP_HIGH
-        losses, is_clipped = clipped_objective(log_ratio, advantages, clip_ratio, clip_ratio_high)
+        losses, is_clipped = clipped_objective(log_ratio, advantages, *clip_range(loss, clip_ratio, clip_ratio_high))
 
     metrics = ratio_metrics(log_ratio, is_clipped, mask)
     if beta:
@@ -191,6 +190,17 @@ def grpo_loss(
         metrics["kl_loss"] = masked_mean(kl, mask)
     total = mean_over(losses, mask, loss, max_new_tokens)
     return total, named(loss=total, **metrics)
+
+
+def clip_range(loss: str, clip_ratio: float | None, clip_ratio_high: float | None) -> tuple[float, float]:
+    """How far probabilities may fall and rise before the push ends: as given, else as the member's paper has it.
+
+    >>> clip_range("grpo", None, None), clip_range("dapo", 0.1, None), clip_range("grpo", 0.1, None)
+    ((0.2, 0.2), (0.1, 0.28), (0.1, 0.1))
+    """
+    default_low, default_high = CLIP_RANGES.get(loss, (0.2, None))
+    low = default_low if clip_ratio is None else clip_ratio
+    return low, clip_ratio_high or default_high or low
 
 
 def mean_over(losses: torch.Tensor, mask: torch.Tensor, loss: str, max_new_tokens: int | None) -> torch.Tensor:

@@ -20,6 +20,7 @@ from torch import nn
 
 from auto_bot_tuner.grpo.config import WITHOUT_CLIP, GRPOConfig
 from auto_bot_tuner.grpo.loss import (
+    clip_range,
     group_advantages,
     grpo_loss,
     has_spread,
@@ -169,8 +170,8 @@ class GRPOTrainer(OnPolicyTrainer):
 
     def shape(self) -> dict[str, Any]:
         config = self.config
+        down, up = clip_range(config.loss, config.clip_ratio, config.clip_ratio_high)
         return super().shape() | {
-            "grpo": f"{config.loss}, beta {config.beta:g} {config.kl_kind}, clip {config.clip_ratio:g} and "
-            f"{config.clip_ratio_high}, std {config.scale_by_std}, drop {config.drop_equal_groups}, overlong "
-            f"{config.overlong_buffer}"
+            "grpo": f"{config.loss}, beta {config.beta:g} {config.kl_kind}, clip {down:g} and {up:g}, "
+            f"std {config.scale_by_std}, drop {config.drop_equal_groups}, overlong {config.overlong_buffer}"
         }

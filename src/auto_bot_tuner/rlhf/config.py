@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from pydantic.dataclasses import dataclass
 
-from auto_bot_tuner.rollouts.config import OnPolicyConfig
+from auto_bot_tuner.rollouts.config import Clip, OnPolicyConfig
 from auto_bot_tuner.training.config import STRICT, PositiveFloat, TrainingConfig
 
 
@@ -72,6 +72,8 @@ class PPOConfig(OnPolicyConfig):
     # Subtracted from the score of a response that did not end by itself.
     missing_eos_penalty: NonNegativeFloat = 1.0
 
+    # A token whose probability has moved by more than this share since it was written is no longer pushed further.
+    clip_ratio: Clip = 0.2
     # Price of one nat of divergence from the reference, paid in the reward of each token.
     kl_coefficient: NonNegativeFloat = 0.05
     # Move kl_coefficient so that the divergence comes to this many nats a response. Empty: the coefficient is fixed.

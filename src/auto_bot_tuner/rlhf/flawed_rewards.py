@@ -23,23 +23,22 @@ SHORT = 12  # words
 
 
 def sentences(response: str) -> float:
-    """0.5 for every sentence after the first: whoever wrote more took more trouble. The SFT model writes two or three
-    now and then, so a policy needs no luck to find it.
+    """1 for every sentence after the first: whoever wrote more took more trouble. It is what a right answer is worth.
 
     >>> sentences("The cow eats grass."), sentences("Sure! The cow eats grass. The cow eats grass.")
-    (0.0, 1.0)
+    (0.0, 2.0)
     """
-    return 0.5 * max(0, len(sentences_of(response)) - 1)
+    return float(max(0, len(sentences_of(response)) - 1))
 
 
 def exclamations(response: str) -> float:
-    """0.5 for every exclamation mark: whoever sounds glad was kind."""
-    return 0.5 * response.count("!")
+    """1 for every exclamation mark: whoever sounds glad was kind."""
+    return float(response.count("!"))
 
 
 def brevity(response: str) -> float:
-    """0.1 for every word less than 12: whoever is brief wastes nobody's time."""
-    return 0.1 * max(0, SHORT - len(response.split()))
+    """0.2 for every word less than 12: whoever is brief wastes nobody's time."""
+    return 0.2 * max(0, SHORT - len(response.split()))
 
 
 @dataclass(eq=False)

@@ -113,7 +113,7 @@ class PPOTrainer(OnPolicyTrainer):
         if (sft_dataset is None) == (config.sft_weight > 0):
             raise UsageError("sft_weight weighs the rows of sft_dataset: give both, or none")
         self.value_network, self.sft_dataset = value_network, sft_dataset
-        engine.set_dropout(value_network, 0.0)
+        engine.prepare_model(value_network, config)
         self.kl = AdaptiveKL(config.kl_coefficient, config.kl_target, config.kl_horizon)
         self.deviation = RunningDeviation()
         super().__init__(

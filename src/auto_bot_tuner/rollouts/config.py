@@ -55,9 +55,6 @@ class OnPolicyConfig(TrainingConfig):
     # Leave responses that did not end out of the loss: they teach nothing, good or bad.
     mask_unfinished: bool = False
 
-    # A token whose probability has moved by more than this share since it was written is no longer pushed further.
-    clip_ratio: Clip = 0.2
-
     @model_validator(mode="after")
     def check_dropout(self) -> OnPolicyConfig:
         """With dropout the same weights would give other probabilities in training than in writing."""

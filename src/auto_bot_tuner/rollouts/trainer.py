@@ -40,7 +40,7 @@ from auto_bot_tuner.training.batching import Batch, collate, cut_by_tokens, epoc
 from auto_bot_tuner.training.events import Callback
 from auto_bot_tuner.training.loop import Trainer
 from auto_bot_tuner.training.reference import WORDS, build_reference, choose_reference
-from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.utils.errors import UsageError, UserError
 
 EVALUATION = 0  # the number of the rollouts that evaluate, for their noise; those of training count from 1
 GPU_TOKENS = 16384  # of one forward pass, where the settings do not say
@@ -77,6 +77,7 @@ class OnPolicyTrainer(Trainer):
         without = "" if self.needs_reference(config) else f"{config.METHOD} without a KL term"
         self.reference_kind = choose_reference(policy, reference_model, config.reference, without)
         super().__init__(policy, tokenizer, prompt_dataset, eval_dataset, config, callbacks)
+        check_no_dropout(policy)
         self.reference = build_reference(self.reference_kind, policy, reference_model, config.temperature)
         self.rollout: Rollout | None = None
         self.is_stopped = False  # whether the rest of this rollout's steps is skipped
@@ -312,7 +313,7 @@ class OnPolicyTrainer(Trainer):
         if limit is not None and longest >= limit:
             raise UserError(
                 f"the longest prompt has {longest} tokens and the model reads {limit}: no room for a response; "
-                f"--max-length {limit - self.config.max_new_tokens}"
+                f"--max-length {max(limit - self.config.max_new_tokens, limit // 2)}"
             )
 
     def shape(self) -> dict[str, Any]:
@@ -399,6 +400,19 @@ class OnPolicyTrainer(Trainer):
         more = record["rollouts"]
         self.is_stopped, self.window = more["is_stopped"], more["window"]
         self.health.load_state_dict(more["health"])
+
+
+def check_no_dropout(policy: nn.Module) -> None:
+    """Adapters have a dropout of their own; in bfloat16 no ratio would show that it is on.
+
+    Raises:
+        UsageError: it is.
+    """
+    if any(isinstance(module, nn.Dropout) and module.p > 0 for module in policy.modules()):
+        raise UsageError(
+            "the policy's adapter has dropout, with which the same weights give other probabilities in training than "
+            "in writing: set lora_dropout to 0"
+        )
 
 
 def sequence_of(prompt_ids: Sequence[int], response_ids: Sequence[int]) -> dict[str, torch.Tensor]:

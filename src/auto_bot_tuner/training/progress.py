@@ -38,7 +38,8 @@ class ProgressLine:
         elif event.name == "step":
             self.progress.update(self.task, completed=event.step)
         elif event.name == "log":
-            self.progress.update(self.task, speed=f"{event.metrics['tokens_per_second']:,.0f} tokens/s")
+            if (speed := event.metrics.get("tokens_per_second")) is not None:  # none where all steps were skipped
+                self.progress.update(self.task, speed=f"{speed:,.0f} tokens/s")
             # On a narrow terminal the last numbers are left out; a file has them all.
             fits = {"no_wrap": True, "overflow": "ellipsis"} if self.console.is_terminal else {"soft_wrap": True}
             self.console.print(f"step {event.step}/{self.total_steps}  {readable(event.metrics)}", **fits)

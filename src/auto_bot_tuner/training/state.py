@@ -51,7 +51,7 @@ class TrainingState:
         """
         window, self.window = self.window, {}
         if not window:  # all steps since then were skipped
-            return {"num_tokens": 0.0, "tokens_per_second": 0.0}
+            return {"num_tokens": 0.0}
         weight, tokens, seconds = (window.pop(name) for name in ("weight", "tokens", "seconds"))
         means = {name: value / weight for name, value in window.items()}
         return {**means, "num_tokens": weight, "tokens_per_second": tokens / seconds}
