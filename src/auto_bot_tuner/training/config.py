@@ -63,7 +63,8 @@ class DatasetConfig:
     split: str = "train"
     # Use at most this many rows, drawn after a seeded shuffle. 0: all.
     max_samples: NonNegativeInt = 0
-    # Longest row in tokens; longer ones are cut as docs/sft.md says, and counted.
+    # Longest row in tokens; longer ones are cut as docs/sft.md says, and counted. PPO and GRPO read prompts alone:
+    # there it is the longest prompt, and a longer one is left out, as a cut question asks something else.
     max_length: Annotated[int, Field(ge=8)] = 512
     # Longest prompt in tokens, for preferences: a longer one loses its oldest turns, then its start. 0: max_length
     # alone decides.
