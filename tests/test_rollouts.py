@@ -11,7 +11,7 @@ import torch
 from auto_bot_tuner.rollouts.rollout import Rollout
 from auto_bot_tuner.rollouts.trainer import at_responses
 from auto_bot_tuner.rollouts.writing import join, load_rollout, save_rollout, take, write
-from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.utils.errors import UsageError, UserError
 from tests.models import tiny_model
 from tests.rl_runs import (
     WORDS,
@@ -99,6 +99,14 @@ def test_at_the_first_update_policy_and_old_policy_are_one(tmp_path: Path, make:
     assert second["ratio_gap"] > 1e-3  # it has moved
 
 
+def test_dropout_in_the_adapter_is_refused(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    policy = get_peft_model(letter_model(), LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.1))
+    with pytest.raises(UsageError, match="lora_dropout"):
+        ppo_trainer(tmp_path, policy=policy)
+
+
 @pytest.mark.parametrize("make", [ppo_trainer, grpo_trainer])
 def test_a_first_ratio_that_is_not_1_stops_the_run(tmp_path: Path, make: Any) -> None:
     trainer = make(tmp_path, temperature=0.7)
@@ -137,6 +145,15 @@ def test_a_response_ends_at_its_first_stop_token_which_is_trained(trainer: Any) 
         assert "<end>" not in attempt.response and len(attempt.response) == length - ended
     batch = trainer.collate_rollout(rollout, [0, 1, 2])
     assert batch["mask"].sum() == (batch["labels"] != -100).sum() == rollout.lengths[:12].sum()
+
+
+def test_a_stop_token_that_is_an_ordinary_one_is_no_part_of_the_text(tmp_path: Path) -> None:
+    trainer = grpo_trainer(tmp_path)
+    trainer.train_dataset.stop_token_ids = (END, WORDS["z"])  # as a template's own end of a turn may be
+    rollout = first_rollout(trainer)
+    assert any(attempt.response_ids[-1] == WORDS["z"] for attempt in rollout.attempts)
+    for attempt in rollout.attempts:
+        assert "z" not in attempt.response and attempt.ended == (attempt.response_ids[-1] in (END, WORDS["z"]))
 
 
 def test_the_score_lands_on_the_last_real_token(tmp_path: Path) -> None:
@@ -281,6 +298,9 @@ def test_longer_batch_mates_change_no_reward_and_no_advantage(tmp_path: Path) ->
     for name in ("responses", "mask", "logprobs", "reference_logprobs", "values"):
         setattr(alone, name, getattr(alone, name)[:, :width])
     trainer.judge(alone)
+    for name in ("logprobs", "values"):
+        getattr(rollout, name)[~rollout.mask] = 37.0
+    trainer.judge(rollout)
     for name in ("rewards", "advantages", "returns"):
         assert torch.equal(getattr(rollout, name)[short, :width], getattr(alone, name)), name
         assert not getattr(rollout, name)[~rollout.mask].any()
@@ -331,13 +351,16 @@ def assert_same_rollout(one: Rollout, other: Rollout, tolerance: float = 0.0) ->
 
 
 def test_shares_joined_and_put_in_order_are_the_whole(trainer: Any) -> None:
-    config, dataset = trainer.config, trainer.train_dataset
-    whole, *shares = (
-        write(trainer.model, dataset, rows, 2, config, 1) for rows in ([0, 1, 2, 3, 4], [0, 2, 4], [1, 3])
-    )
-    assert len({share.responses.shape for share in shares} | {whole.responses.shape}) > 1
-    joined = take(join(shares), [0, 1, 6, 7, 2, 3, 8, 9, 4, 5])
-    assert_same_rollout(joined, whole, tolerance=1e-5)
+    def written(rows: list[int]) -> Rollout:
+        return write(trainer.model, trainer.train_dataset, rows, 2, trainer.config, 1)
+
+    whole, first, second = written([0, 1, 2, 3, 4]), written([0, 2, 4]), written([1, 3])
+    assert_same_rollout(take(join([first, second]), [0, 1, 6, 7, 2, 3, 8, 9, 4, 5]), whole, tolerance=1e-5)
+    short = take(whole, [0])  # of one row and few columns
+    short.responses, short.mask, short.logprobs = (x[:, :2] for x in (short.responses, short.mask, short.logprobs))
+    joined = join([short, second])
+    assert joined.responses.shape == joined.mask.shape == joined.logprobs.shape == (5, second.responses.shape[1])
+    assert joined.responses[0].count_nonzero() == joined.mask[0].sum() == 2
 
 
 @pytest.mark.parametrize("make", [ppo_trainer, grpo_trainer])
@@ -352,5 +375,5 @@ def test_a_stored_rollout_is_the_same_to_the_bit(tmp_path: Path, make: Any) -> N
 
 
 def test_a_prompt_that_leaves_no_room_is_said_before_the_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no room for a response"):
+    with pytest.raises(UserError, match="no room for a response; --max-length 4"):
         grpo_trainer(tmp_path, policy=letter_model(max_position_embeddings=8)).train()
