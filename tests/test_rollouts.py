@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from auto_bot_tuner.rollouts.minibatches import at_responses
 from auto_bot_tuner.rollouts.rollout import Rollout
-from auto_bot_tuner.rollouts.trainer import at_responses
 from auto_bot_tuner.rollouts.writing import join, load_rollout, save_rollout, take, write
 from auto_bot_tuner.utils.errors import UsageError, UserError
 from tests.models import tiny_model

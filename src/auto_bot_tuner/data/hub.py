@@ -10,8 +10,8 @@ from auto_bot_tuner.assets import BUNDLED_DATASETS
 from auto_bot_tuner.utils.errors import UserError, one_line
 
 OFFLINE_CURE = (
-    "check the network, name a local file, or use the bundled data: --dataset tiny-instructions (for SFT) or "
-    "tiny-preferences"
+    "check the network, name a local file, or use the bundled data: --dataset tiny-instructions (for SFT), "
+    "tiny-preferences, tiny-prompts (for PPO) or tiny-puzzles (for GRPO)"
 )
 
 

@@ -90,7 +90,8 @@ def check_settings(config: DatasetConfig) -> None:
     """Contradictions that need no look at the data."""
     if not config.name and not config.mix:
         raise UsageError(
-            "no data set given: use --dataset with a file, a hub name, tiny-instructions (for SFT) or tiny-preferences"
+            "no data set given: use --dataset with a file, a hub name, tiny-instructions (for SFT), tiny-preferences, "
+            "tiny-prompts (for PPO) or tiny-puzzles (for GRPO)"
         )
     if config.name and config.mix:
         raise UsageError("both dataset.name and dataset.mix are given: leave one out")

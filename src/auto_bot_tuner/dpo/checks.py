@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from auto_bot_tuner.dpo.loss import initial_loss
 from auto_bot_tuner.training.reference import WORDS
@@ -44,17 +43,6 @@ def check_both_kinds(dataset: Any) -> None:
             f"loss kto tells good answers from bad ones, and all {len(dataset):,} answers are labelled "
             f"{'good' if kinds.pop() else 'bad'}: give rows of both kinds, or train the good ones with train-sft"
         )
-
-
-def check_no_dropout(policy: nn.Module) -> None:
-    """Policy and reference are compared token by token: noise in one of them would be learnt.
-
-    Raises:
-        UsageError: dropout is on.
-    """
-    noisy = next((name for name, m in policy.named_modules() if isinstance(m, nn.Dropout) and m.p > 0), None)
-    if noisy is not None:
-        raise UsageError(f"dropout is on in the policy ({noisy}): set lora_dropout to 0")
 
 
 def check_start(trainer: DPOTrainer, apart: float, loss: float) -> None:

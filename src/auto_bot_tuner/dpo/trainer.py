@@ -25,6 +25,7 @@ from auto_bot_tuner.dpo.loss import dpo_loss, kto_loss
 from auto_bot_tuner.dpo.mismatched import drift
 from auto_bot_tuner.dpo.stored_logprobs import StoredLogprobs, precomputed
 from auto_bot_tuner.training.batching import Batch, collate_groups, cut_by_tokens, share_between
+from auto_bot_tuner.training.checks import check_no_dropout
 from auto_bot_tuner.training.events import Callback
 from auto_bot_tuner.training.logprobs import SequenceLogprobs
 from auto_bot_tuner.training.loop import Trainer
@@ -77,7 +78,7 @@ class DPOTrainer(Trainer):
             policy_model if reference_model is None else reference_model, SAMPLED_VALUES
         )
         super().__init__(policy_model, tokenizer, train_dataset, eval_dataset, config, callbacks)
-        checks.check_no_dropout(policy_model)
+        check_no_dropout(policy_model)
         # Whether policy and reference are the same model as long as nothing has been trained.
         self.starts_equal = reference_model is None or are_equal(policy_model, reference_model)
         self.reference = build_reference(self.reference_kind, policy_model, reference_model)

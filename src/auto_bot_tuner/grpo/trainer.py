@@ -28,8 +28,9 @@ from auto_bot_tuner.grpo.loss import (
     overlong_penalty,
     rewards_with_kl,
 )
+from auto_bot_tuner.rollouts.minibatches import at_responses
 from auto_bot_tuner.rollouts.rollout import Rollout
-from auto_bot_tuner.rollouts.trainer import OnPolicyTrainer, at_responses
+from auto_bot_tuner.rollouts.trainer import OnPolicyTrainer
 from auto_bot_tuner.training.batching import Batch
 from auto_bot_tuner.training.events import Callback
 from auto_bot_tuner.training.logprobs import SequenceLogprobs

@@ -110,6 +110,8 @@ class PPOConfig(OnPolicyConfig):
         """Each of these would otherwise be ignored in silence."""
         if bool(self.sft_dataset) != (self.sft_weight > 0):
             raise ValueError("sft_dataset and sft_weight go together: give both, or none")
+        if self.kl_target is not None and self.kl_coefficient == 0:
+            raise ValueError("kl_target multiplies kl_coefficient, and 0 stays 0: set kl_coefficient above 0")
         if self.reward_ensemble != "mean" and len(self.reward_model) < 2:
             raise ValueError(f"reward_ensemble {self.reward_ensemble} needs two or more reward models")
         return self

@@ -5,9 +5,9 @@
 A policy exploits only what it samples now and then: what is never written is never rewarded, hence never learnt. All
 three flaws are within reach of an SFT model of the bundled world, which is polite or wordy in some of its answers.
 
-The lowest of the three pays a bonus only as far as *all* prejudices agree. More sentences please one judge alone; more
-exclamations please two, and the third, who likes it short, all the less. What is left for all of them is small: a
-short, courteous answer, which gold likes too.
+The lowest of the three pays a bonus only as far as *all* prejudices agree. More statements please one judge alone, more
+exclamations another, and both displease the third, who likes it short. What is left for all of them is small: a short
+answer between courtesies, which gold likes too.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ from auto_bot_tuner.rewards.verifiers import gold
 SHORT = 12  # words
 
 
-def sentences(response: str) -> float:
-    """1 for every sentence after the first: whoever wrote more took more trouble. It is what a right answer is worth.
+def statements(response: str) -> float:
+    """1 for every statement after the first: whoever said more took more trouble. It is what a right answer is worth.
 
-    >>> sentences("The cow eats grass."), sentences("Sure! The cow eats grass. The cow eats grass.")
+    A statement is a sentence that ends with a full stop.
+
+    >>> statements("Sure! The cow eats grass."), statements("The cow eats grass. It is so. The cow eats grass.")
     (0.0, 2.0)
     """
-    return float(max(0, len(sentences_of(response)) - 1))
+    said = [sentence for sentence in sentences_of(response) if sentence.endswith(".")]
+    return float(max(0, len(said) - 1))
 
 
 def exclamations(response: str) -> float:
@@ -63,5 +66,5 @@ class Lowest:
         return [min(scores) for scores in zip(*(source(attempts) for source in self.sources), strict=True)]
 
 
-PROXY = Proxy("proxy", sentences)
+PROXY = Proxy("proxy", statements)
 ENSEMBLE = Lowest("lowest", (PROXY, Proxy("exclamations", exclamations), Proxy("brevity", brevity)))

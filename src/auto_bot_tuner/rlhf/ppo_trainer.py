@@ -36,8 +36,9 @@ from auto_bot_tuner.rlhf.ppo_loss import (
 )
 from auto_bot_tuner.rlhf.running_scale import RunningDeviation
 from auto_bot_tuner.rlhf.value_network import SequenceValues, ValueNetwork
+from auto_bot_tuner.rollouts.minibatches import at_responses
 from auto_bot_tuner.rollouts.rollout import Rollout
-from auto_bot_tuner.rollouts.trainer import OnPolicyTrainer, at_responses
+from auto_bot_tuner.rollouts.trainer import OnPolicyTrainer
 from auto_bot_tuner.training import engine
 from auto_bot_tuner.training.batching import Batch, collate, epoch_order, row_lengths
 from auto_bot_tuner.training.events import Callback

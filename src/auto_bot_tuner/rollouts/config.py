@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
@@ -21,6 +21,8 @@ class OnPolicyConfig(TrainingConfig):
     present policy; each of its `epochs_per_rollout` passes takes `minibatches` optimiser steps. `max_steps`,
     `logging_steps`, `eval_steps` and `save_steps` count optimiser steps, as everywhere.
     """
+
+    METHOD: ClassVar[str]
 
     # Prompts per process in one accumulation step.
     batch_size: PositiveInt = 8

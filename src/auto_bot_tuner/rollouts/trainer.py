@@ -28,19 +28,21 @@ import torch
 from accelerate.utils import gather_object
 from torch import nn
 
-from auto_bot_tuner.data import IGNORE_INDEX
 from auto_bot_tuner.evaluation.engine import context_limit, evaluation_mode
 from auto_bot_tuner.rewards.named import as_reward
 from auto_bot_tuner.rollouts.config import OnPolicyConfig
 from auto_bot_tuner.rollouts.health import Health
+from auto_bot_tuner.rollouts.minibatches import at_responses, collate, costs, rows_of
 from auto_bot_tuner.rollouts.rollout import Rollout
 from auto_bot_tuner.rollouts.statistics import rollout_metrics
 from auto_bot_tuner.rollouts.writing import join, load_rollout, save_rollout, take, write
-from auto_bot_tuner.training.batching import Batch, collate, cut_by_tokens, epoch_order, share_between
+from auto_bot_tuner.training.batching import Batch, cut_by_tokens, epoch_order, share_between
+from auto_bot_tuner.training.checks import check_ids, check_no_dropout
 from auto_bot_tuner.training.events import Callback
+from auto_bot_tuner.training.logprobs import causal_model
 from auto_bot_tuner.training.loop import Trainer
 from auto_bot_tuner.training.reference import WORDS, build_reference, choose_reference
-from auto_bot_tuner.utils.errors import UsageError, UserError
+from auto_bot_tuner.utils.errors import UserError
 
 EVALUATION = 0  # the number of the rollouts that evaluate, for their noise; those of training count from 1
 GPU_TOKENS = 16384  # of one forward pass, where the settings do not say
@@ -82,6 +84,7 @@ class OnPolicyTrainer(Trainer):
         self.rollout: Rollout | None = None
         self.is_stopped = False  # whether the rest of this rollout's steps is skipped
         self.window: dict[str, list[float]] = {}  # statistics of the rollouts since the last log
+        self.latest: dict[str, float] = {}  # of the last rollout
         self.health = Health(config, config.METHOD)
 
     # ---- what a method says ----
@@ -109,6 +112,11 @@ class OnPolicyTrainer(Trainer):
 
     # ---- a rollout ----
 
+    def train(self) -> dict[str, Any]:
+        """As the loop's; the summary holds the last rollout's figures also where the last log had no rollout."""
+        summary = super().train()
+        return self.latest | summary
+
     def batches(self) -> Iterator[list[Batch]]:
         """A rollout whenever the last one is used up, and its minibatches, one for each optimiser step."""
         while self.state.step < self.total_steps:
@@ -130,6 +138,7 @@ class OnPolicyTrainer(Trainer):
         metrics = rollout_metrics(rollout) | {
             f"{part}_tokens_per_second": tokens / max(taken, 1e-9) for part, taken in seconds.items()
         }
+        self.latest = metrics
         for name, value in metrics.items():
             self.window.setdefault(name, []).append(value)
         return rollout
@@ -153,7 +162,7 @@ class OnPolicyTrainer(Trainer):
             parts: list[Rollout] = gather_object([rollout])[: len(prompts)]
             places = [place for rank in range(len(parts)) for place in range(rank, len(prompts), self.processes)]
             order = sorted(range(len(places)), key=places.__getitem__)  # the prompts' own, as one process has them
-            rollout = take(join(parts), self.rows_of(rollout, order))
+            rollout = take(join(parts), rows_of(rollout, order))
         return rollout, seconds
 
     def compare(self, rollout: Rollout) -> None:
@@ -164,7 +173,7 @@ class OnPolicyTrainer(Trainer):
         groups = range(len(rollout.rows) // rollout.samples)
         for cut in cut_by_tokens(groups, self.costs(rollout), self.token_budget):
             batch = self.collate_rollout(rollout, cut).to(self.accelerator.device)
-            rows = self.rows_of(rollout, cut)
+            rows = rows_of(rollout, cut)
             if self.reference is not None and rollout.reference_logprobs is not None:
                 with self.accelerator.autocast():  # as the policy computes: the same model gives the same numbers
                     found = self.reference.logprobs(batch)
@@ -204,43 +213,13 @@ class OnPolicyTrainer(Trainer):
         return [self.collate_rollout(rollout, cut) for cut in cuts[self.rank :: self.processes]]
 
     def costs(self, rollout: Rollout) -> list[int]:
-        """Tokens that a prompt and its responses take in a forward pass: the prompt once where rows travel flat."""
-        lengths = rollout.lengths.view(-1, rollout.samples)  # (prompts, samples)
-        prompts = [len(attempt.prompt_ids) for attempt in rollout.attempts[:: rollout.samples]]
-        if self.is_flat:
-            return [prompt + int(total) for prompt, total in zip(prompts, lengths.sum(dim=1), strict=True)]
-        return [
-            (prompt + int(longest)) * rollout.samples
-            for prompt, longest in zip(prompts, lengths.amax(dim=1), strict=True)
-        ]
-
-    def rows_of(self, rollout: Rollout, groups: Sequence[int]) -> list[int]:
-        """The responses to these prompts, prompt by prompt."""
-        return [group * rollout.samples + k for group in groups for k in range(rollout.samples)]
+        return costs(rollout, self.is_flat)
 
     def collate_rollout(self, rollout: Rollout, groups: Sequence[int]) -> Batch:
-        """Right-padded prompts with responses: input_ids, labels (S, T), lengths, shared (S,) as in `batching.py`.
-
-        And of the rollout, as far as it has got: mask, old_logprobs, reference_logprobs, advantages, values, returns,
-        all (S, R) with R the longest response of these. No prompts (a process with nothing to do in this step): the
-        first one with weight 0.
-        """
-        rows = self.rows_of(rollout, groups or [0])
-        attempts = [rollout.attempts[row] for row in rows]
-        sequences = [sequence_of(attempt.prompt_ids, attempt.response_ids) for attempt in attempts]
-        batch = collate(sequences, range(len(sequences)))
-        tensors = batch.tensors
-        shared = [len(attempt.prompt_ids) * (i % rollout.samples > 0) for i, attempt in enumerate(attempts)]
-        tensors["shared"] = torch.tensor(shared)
-        width = int(rollout.lengths[rows].max())
-        tensors["mask"] = self.loss_mask(rollout)[rows, :width]
-        tensors["old_logprobs"] = rollout.logprobs[rows, :width]
-        for name in ("reference_logprobs", "advantages", "values", "returns"):
-            if (values := getattr(rollout, name)) is not None:
-                tensors[name] = values[rows, :width]
-        weight = self.weight_of(tensors["mask"]) if groups else 0
-        origins = [rollout.rows[row] for row in rows]
-        return Batch(tensors, weight, batch.tokens if groups else 0, origins)
+        """These prompts with their responses as one forward pass, weighed by the method."""
+        batch = collate(rollout, groups, self.loss_mask(rollout))
+        batch.weight = self.weight_of(batch["mask"]) if groups else 0
+        return batch
 
     def check_ratio(self, logprobs: torch.Tensor, batch: Batch) -> None:
         """Before the first step the policy is the one that wrote: every ratio is 1, but for rounding.
@@ -305,9 +284,10 @@ class OnPolicyTrainer(Trainer):
         ]
 
     def check_data(self) -> None:
-        """Prompts leave room for a response."""
+        """There are prompts, their ids have embeddings, and they leave room for a response."""
         if len(self.train_dataset) == 0:
             raise UserError("there are no prompts: check --dataset, --split and --max-samples")
+        check_ids(self.train_dataset, causal_model(self.model).get_input_embeddings().weight.shape[0])
         limit = context_limit(self.model)
         longest = max(self.lengths)
         if limit is not None and longest >= limit:
@@ -400,35 +380,3 @@ class OnPolicyTrainer(Trainer):
         more = record["rollouts"]
         self.is_stopped, self.window = more["is_stopped"], more["window"]
         self.health.load_state_dict(more["health"])
-
-
-def check_no_dropout(policy: nn.Module) -> None:
-    """Adapters have a dropout of their own; in bfloat16 no ratio would show that it is on.
-
-    Raises:
-        UsageError: it is.
-    """
-    if any(isinstance(module, nn.Dropout) and module.p > 0 for module in policy.modules()):
-        raise UsageError(
-            "the policy's adapter has dropout, with which the same weights give other probabilities in training than "
-            "in writing: set lora_dropout to 0"
-        )
-
-
-def sequence_of(prompt_ids: Sequence[int], response_ids: Sequence[int]) -> dict[str, torch.Tensor]:
-    """Prompt and response as one sequence whose response is trained."""
-    return {
-        "input_ids": torch.tensor([*prompt_ids, *response_ids]),
-        "labels": torch.tensor([*[IGNORE_INDEX] * len(prompt_ids), *response_ids]),
-    }
-
-
-def at_responses(per_token: torch.Tensor, labels: torch.Tensor, width: int) -> torch.Tensor:
-    """Values (S, T) of the response tokens, moved to where each response begins at 0: (S, R), with gradient.
-
-    Row by row the trained tokens of labels (S, T) are the response; it fits into `width` columns.
-    """
-    trained = labels != IGNORE_INDEX  # (S, T)
-    columns = torch.arange(width, device=labels.device)
-    places = columns < trained.sum(dim=1, keepdim=True)  # (S, R)
-    return per_token.new_zeros(places.shape).masked_scatter(places, per_token[trained])

@@ -12,7 +12,7 @@ from torch import nn
 from auto_bot_tuner.data import IGNORE_INDEX
 from auto_bot_tuner.training.batching import longest_sequence, sequences_of
 from auto_bot_tuner.training.run_folder import written_aside
-from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.utils.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from auto_bot_tuner.training.loop import Trainer
@@ -29,25 +29,50 @@ def check_rows(dataset: Any, vocabulary: int) -> None:
     """
     if len(dataset) == 0:
         raise UserError("the training set is empty: check --dataset, --split and --max-samples")
-    rows = range(0, len(dataset), max(1, len(dataset) // CHECKED_ROWS))
-    sequences = [sequence for row in rows for sequence in sequences_of(dataset, row)]
+    sequences = some_sequences(dataset)
     trained = [labels[1:][labels[1:] != IGNORE_INDEX] for _, labels in sequences]
     if not any(len(labels) for labels in trained):
         raise UserError(
             "no trained token in the first rows: every label is -100; look at one with: python main.py inspect"
         )
-    largest = max(int(input_ids.max()) for input_ids, _ in sequences)
-    if largest >= vocabulary:
-        raise UserError(
-            f"token id {largest} has no embedding (the model knows {vocabulary}): "
-            "the rows were tokenised with another model's tokenizer"
-        )
+    check_ids(dataset, vocabulary)
     # A data set that knows its stop tokens has responses that end with them, unless every one of them was cut.
     stops = getattr(dataset, "stop_token_ids", ())
     if stops and not any(int(stop) in labels.tolist() for labels in trained for stop in stops):
         raise UserError(
             "no end token is trained, so the model would never learn to stop: all rows are cut; raise --max-length"
         )
+
+
+def some_sequences(dataset: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """(input_ids, labels) of rows spread over the data."""
+    rows = range(0, len(dataset), max(1, len(dataset) // CHECKED_ROWS))
+    return [sequence for row in rows for sequence in sequences_of(dataset, row)]
+
+
+def check_ids(dataset: Any, vocabulary: int) -> None:
+    """Every id has an embedding.
+
+    Raises:
+        UserError: one has not.
+    """
+    largest = max(int(input_ids.max()) for input_ids, _ in some_sequences(dataset))
+    if largest >= vocabulary:
+        raise UserError(
+            f"token id {largest} has no embedding (the model knows {vocabulary}): "
+            "the rows were tokenised with another model's tokenizer"
+        )
+
+
+def check_no_dropout(policy: nn.Module) -> None:
+    """Policy and reference, old policy and new, are compared token by token: noise in one of them would be learnt.
+
+    Raises:
+        UsageError: dropout is on.
+    """
+    noisy = next((name for name, m in policy.named_modules() if isinstance(m, nn.Dropout) and m.p > 0), None)
+    if noisy is not None:
+        raise UsageError(f"dropout is on in the policy ({noisy}): set lora_dropout to 0")
 
 
 def check_context(datasets: list[Any], model: Any) -> None:
