@@ -129,11 +129,35 @@ def reward_models(training: PPOConfig, model: ModelConfig) -> list[tuple[RewardM
     loaded = []
     for name in training.reward_model:
         try:
-            reward_model, tokenizer, _ = load_reward_model(name, model.device, model.dtype, model.trust_remote_code)
+            folder = adapter_on_same_base(name, model) if training.share_backbone else name
+            reward_model, tokenizer, _ = load_reward_model(folder, model.device, model.dtype, model.trust_remote_code)
         except UserError as error:
             raise type(error)(f"--reward-model {name}: {error}") from error
         loaded.append((reward_model, tokenizer))
     return loaded
+
+
+def adapter_on_same_base(name: str, model: ModelConfig) -> str:
+    """The adapter of a reward model, where it lies beside the merged weights and its base is the policy's; else `name`.
+
+    Merged, a LoRA run's weights are its own; as an adapter it needs no base beside the one that the policy holds.
+    """
+    from auto_bot_tuner.utils.model_source import ModelSource, find_base, find_model
+
+    policy = find_model(model.name, model.trust_remote_code)
+    path = find_model(name, model.trust_remote_code).path / "adapter"
+    adapter = ModelSource(str(path), path)
+    if not adapter.is_adapter or not (model.use_lora or policy.is_adapter):
+        return name
+    try:
+        base = find_base(adapter, model.trust_remote_code)
+    except UserError:  # moved since; the merged weights do without it
+        return name
+    own = find_base(policy, model.trust_remote_code) if policy.is_adapter else policy
+    if base.path.resolve() != own.path.resolve():
+        return name
+    say(f"reward model     {path}: an adapter on the policy's own base, which is held once")
+    return str(path)
 
 
 def reward_of(training: PPOConfig, models: list[tuple[RewardModel, Any]]) -> WeightedSum:

@@ -7,12 +7,16 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import main
+from auto_bot_tuner.data.sources import load_rows
+from auto_bot_tuner.training.config import DatasetConfig
 from auto_bot_tuner.utils.run_config import load_run_config
 from commands.layers import preset_path
 from tests.models import gpt2_tokenizer, tiny_model
+from tests.rl_runs import letter_model, letter_tokenizer
 
 ROWS = [{"instruction": f"What is {i} plus 1?", "input": "", "output": f"{i} plus 1 is {i + 1}."} for i in range(24)]
 
@@ -123,3 +127,76 @@ def test_a_preset_goes_by_the_model_that_training_started_from(model, file, tmp_
     Path("runs/broken/config.yaml").write_text("[")
     found = preset_path("dpo", model, "standard")
     assert found is not None and found.name == file
+
+
+# --- rejection sampling ---
+
+
+FEWER = "def early(prompt, response):\n    return sum(letter <= 'm' for letter in response) - len(response)\n"
+BEST_OF = ["train-sft", "--model", "letters", "--no-lora", "--batch-size", "4", "--grad-accum", "1", "--max-steps", "2"]
+BEST_OF += ["--from-best-of", "4", "--reward", "early.py:early", "--best-of-max-new-tokens", "16", "--max-length", "32"]
+BEST_OF += ["--logging-steps", "1", "--num-samples", "0", "--report-to", "--output-dir", "run", "--dataset"]
+
+
+@pytest.fixture
+def letters(world) -> None:
+    """A model whose answers end now and then, prompts with and without answers, and a reward that tells them apart."""
+    letter_model().save_pretrained("letters")
+    letter_tokenizer().save_pretrained("letters")
+    Path("early.py").write_text(FEWER)
+    words = ["".join(chr(97 + (i * j) % 26) for j in range(1, 6)) for i in range(1, 25)]
+    Path("asked.jsonl").write_text("".join(json.dumps({"prompt": word}) + "\n" for word in words))
+    answered = [json.dumps({"prompt": word, "completion": "yes"}) + "\n" for word in words]
+    Path("answered.jsonl").write_text("".join(answered))
+
+
+def loss_of_yes(prompts: list[str]) -> float:
+    """Mean -log p of the letters y, e, s and the end token after each prompt, by the model before training."""
+    model, ids = letter_model(), letter_tokenizer().get_vocab()
+    found = []
+    for prompt in prompts:
+        row = torch.tensor([[ids[letter] for letter in f"{prompt}?yes"] + [ids["<end>"]]])
+        logprobs = model.eval()(row).logits.detach()[0].log_softmax(-1)
+        found += [-float(logprobs[t - 1, row[0, t]]) for t in range(len(prompt) + 1, row.shape[1])]
+    return sum(found) / len(found)
+
+
+def test_the_best_of_the_models_own_answers_are_imitated_and_the_datas_own_measured(letters, capsys):
+    assert main.main([*BEST_OF, "answered.jsonl", "--eval-fraction", "0.2"]) == 0
+    out = capsys.readouterr().out
+    kept = re.search(r"written  4 answers to each of 19 prompts\n.*\nkept +(\d+) best answers", out)
+    assert kept is not None and 0 < int(kept[1]) <= 19
+    assert f"format   chat ({kept[1]} rows)" in out and "⟦yes" not in out and "evaluation loss" in out
+    lines = Path("run/metrics.jsonl").read_text().splitlines()
+    first = next(json.loads(line) for line in lines if "eval_loss" in line)
+    _, held_out = load_rows(DatasetConfig(name="answered.jsonl", eval_fraction=0.2))
+    assert first["eval_loss"] == pytest.approx(loss_of_yes([row["prompt"] for row in held_out]), abs=1e-5)
+    config = load_run_config(Path("run/config.yaml"))
+    assert config.training.from_best_of == 4 and config.training.reward == ("early.py:early",)
+    again = ["train-config", "run/config.yaml", "--output-dir", "again"]
+    assert main.main(again) == 0 and losses("again") == losses("run")
+
+
+def test_prompts_without_answers_are_imitated_but_not_measured(letters, capsys):
+    assert main.main([*BEST_OF, "asked.jsonl"]) == 0
+    out = capsys.readouterr().out
+    assert "evaluation  none: the held-out rows hold no answers" in out and "evaluation loss" not in out
+    assert main.main([*BEST_OF, "asked.jsonl", "--dry-run", "--output-dir", "dry"]) == 0
+    assert "to each of 8 prompts" in capsys.readouterr().out and not Path("dry").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words", "code"),
+    [
+        (["--reward", "erly.py:early"], "no such file: erly.py", 2),
+        (["--reward", "endd"], "did you mean ended?", 2),
+        (["--from-best-of", "0"], "from_best_of and reward go together", 2),
+        (["--max-length", "16"], "max_length 16 leaves no room", 2),
+        (["--best-of-max-new-tokens", "1", "--reward", "length:9"], "none of the model's answers is worth", 1),
+    ],
+)
+def test_best_of_without_its_needs_is_one_line(letters, capsys, flags, words, code):
+    assert main.main([*BEST_OF, "asked.jsonl", *flags]) == code
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1 and words in err
+    assert not Path("run").exists()

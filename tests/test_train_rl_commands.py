@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import yaml
 
 import commands
 import main
+from auto_bot_tuner.rlhf import shared_backbone
 from auto_bot_tuner.utils.run_config import TRAINING_CLASSES, load_run_config
 from auto_bot_tuner.utils.settings import all_settings
-from commands import CONFIGS
+from commands import CONFIGS, train_ppo
 from commands.train_config import RECIPES
 
 QUIET = ["--logging-steps", "1", "--num-samples", "0", "--report-to"]
@@ -83,15 +85,57 @@ def test_ppo_with_lora_an_ensemble_and_sft_beside_it(reward_model):
     assert len(logged("run", "sft_loss")) == 2
 
 
-def test_a_value_network_from_an_adapted_reward_model_shares_the_base(tmp_path, capsys):
+def test_an_adapted_reward_model_and_its_value_network_share_the_policys_base(capsys, monkeypatch):
+    """`final/` holds merged weights, of which only what has no adapter could be shared."""
     flags = ["--model", "tiny", "--dataset", "tiny-preferences", "--max-samples", "40", "--eval-fraction", "0"]
     assert main.main(["train-reward", *flags, "--max-steps", "1", "--output-dir", "reward", *QUIET]) == 0
-    mine = ["--reward-model", "reward/final", "--value-from", "reward_model", "--dry-run"]
+    capsys.readouterr()
+    mine = ["--reward-model", "reward", "--value-from", "reward_model", "--dry-run"]
+    held = []  # bytes of policy, value network and reward model in each run
+    share = shared_backbone.share_backbone
+
+    def measured(*models):
+        freed = share(*models)
+        whole = sum(p.nbytes for p in models[0].get_base_model().parameters() if not p.requires_grad)
+        held.append((shared_backbone.bytes_of(*models) / whole, len(models)))
+        return freed
+
+    monkeypatch.setattr("auto_bot_tuner.rlhf.share_backbone", measured)
     assert main.main([*PPO, *mine]) == 0
-    assert "shared backbone  " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "reward model     reward/final/adapter: an adapter on the policy's own base" in out
+    assert "shared backbone  " in out
+    shutil.move("reward/final/adapter", "away")
+    assert main.main([*PPO, *mine]) == 0
+    out = capsys.readouterr().out
+    assert "adapter on the policy's own base" not in out and "shared backbone  " in out
+    (with_adapter, models), (merged, _) = held
+    assert models == 3 and with_adapter < 1.3 < 2 < merged
     assert main.main([*PPO, *mine, "--no-share-backbone"]) == 0
     assert "shared backbone  " not in capsys.readouterr().out
     assert not Path("run").exists()
+
+
+def test_a_reward_models_adapter_is_taken_only_on_the_policys_own_base(tmp_path):
+    from auto_bot_tuner.training.config import ModelConfig
+
+    def reward(base: str) -> str:
+        folder = tmp_path / f"reward{len(list(tmp_path.iterdir()))}"
+        (folder / "final" / "adapter").mkdir(parents=True)
+        (folder / "final" / "config.json").write_text("{}")
+        words = {"peft_type": "LORA", "base_model_name_or_path": base}
+        (folder / "final" / "adapter" / "adapter_config.json").write_text(json.dumps(words))
+        return str(folder)
+
+    policy = reward("tiny") + "/final/adapter"  # an adapter, too
+    on_tiny, elsewhere = reward("tiny"), reward(str(tmp_path / "moved" / "far" / "away"))
+    found = on_tiny + "/final/adapter"
+    assert train_ppo.adapter_on_same_base(on_tiny, ModelConfig(name="tiny")) == found
+    assert train_ppo.adapter_on_same_base(on_tiny, ModelConfig(name=policy, use_lora=False)) == found
+    assert train_ppo.adapter_on_same_base(on_tiny, ModelConfig(name="tiny", use_lora=False)) == on_tiny
+    assert train_ppo.adapter_on_same_base(on_tiny, ModelConfig(name=on_tiny)) == on_tiny
+    assert train_ppo.adapter_on_same_base(elsewhere, ModelConfig(name="tiny")) == elsewhere
+    assert train_ppo.adapter_on_same_base(found, ModelConfig(name="tiny")) == found  # named by the user
 
 
 def test_grpo_by_flags_and_by_yaml_is_the_same_run(capsys):
