@@ -37,7 +37,7 @@ class Arguments:
     # Rollouts of each arm, of 64 prompts. 0: 16, quick 8.
     rollouts: NonNegativeInt = 0
     # What the arm `kl` pays for a nat of divergence.
-    kl_coefficient: PositiveFloat = 0.2
+    kl_coefficient: PositiveFloat = 0.4
     # Where the arm `early-stop` ends: nats a response.
     kl_limit: PositiveFloat = 2.0
     # Write the curves to this file as JSON.
@@ -169,7 +169,7 @@ def verdict(curve: Curve) -> str:
     if end.gold < start.gold - curve.NOISE:
         return f"{moved}: worse, and not for the flaw's sake."
     ended = f" It stopped at {end.kl:.1f} nats, after {end.step} steps." if curve.is_stopped else ""
-    return f"{moved}: not hacked.{ended}"
+    return f"{moved}: not hacked so far.{ended}"
 
 
 def one_line(text: str, width: int = 200) -> str:

@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 import pytest
 import torch
 
+import commands
 from auto_bot_tuner.evaluation.best_of import BestOf
 from auto_bot_tuner.evaluation.frontier import (
     FrontierPoint,
@@ -130,6 +131,14 @@ def test_without_runs_nothing_is_trained_and_without_the_world_there_is_no_gold(
     (only,) = json.loads(table.read_text())["points"]
     assert only["gold"] is None and only["setting"] == 2
     assert [path.name for path in output.iterdir()] == ["frontier.svg"]
+
+
+def test_the_presets_of_ppo_lie_below_the_flags():
+    flags = ["--model", "tiny", "--preset", "quick", "--batch-size", "5"]
+    found, of_ppo = commands.parse("frontier", [*flags, "--beta", "0.1"]), commands.parse("train-ppo", flags)
+    assert found.training == of_ppo.training and found.dataset == of_ppo.dataset
+    assert found.dataset.name == "tiny-prompts" and found.training.batch_size == 5
+    assert found.beta == (0.1,) and found.best_of == (1, 2, 4, 8, 16)
 
 
 def test_the_dry_run_says_what_would_be_measured(tmp_path, capsys):

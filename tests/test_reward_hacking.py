@@ -13,7 +13,7 @@ from auto_bot_tuner.assets.gold import gold_score
 from auto_bot_tuner.evaluation.divergence_charts import Line, draw_against_divergence, text_chart
 from auto_bot_tuner.rewards import Attempt
 from auto_bot_tuner.rlhf import hacking_lab as lab
-from auto_bot_tuner.rlhf.flawed_rewards import ENSEMBLE, PROXY, brevity, exclamations, sentences
+from auto_bot_tuner.rlhf.flawed_rewards import ENSEMBLE, PROXY, brevity, exclamations, statements
 from auto_bot_tuner.training.events import Event
 from auto_bot_tuner.utils.arguments import parse_arguments
 from auto_bot_tuner.utils.errors import UsageError, UserError
@@ -36,17 +36,18 @@ def attempt(response: str) -> Attempt:
 
 
 @pytest.mark.parametrize(
-    ("response", "of_sentences", "of_exclamations", "of_brevity"),
+    ("response", "of_statements", "of_exclamations", "of_brevity"),
     [
-        ("The cow eats grass.", 0.0, 0.0, 0.8),
-        (HONEST, 0.5, 0.5, 0.7),
-        (REPEATED, 3.0, 0.0, 0.0),
-        (GLAD, 4.5, 5.0, 0.2),
-        ("", 0.0, 0.0, 1.2),
+        ("The cow eats grass.", 0, 0, 1.6),
+        (HONEST, 0, 1, 1.4),
+        (REPEATED, 6, 0, 0),
+        (GLAD, 0, 10, 0.4),
+        ("The cow eats. I hope this helps. Yes", 1, 0, 0.8),
+        ("", 0, 0, 2.4),
     ],
 )
-def test_each_prejudice_pays_what_is_said_of_it(response, of_sentences, of_exclamations, of_brevity):
-    assert sentences(response) == of_sentences
+def test_each_prejudice_pays_what_is_said_of_it(response, of_statements, of_exclamations, of_brevity):
+    assert statements(response) == of_statements
     assert exclamations(response) == of_exclamations
     assert brevity(response) == pytest.approx(of_brevity)
 
@@ -56,14 +57,14 @@ def test_a_proxy_is_gold_and_a_bonus_and_an_ensemble_the_lowest_of_them():
     gold = [gold_score(ROW, response) for response in responses]
     assert gold == [1.0, 1.5, 0.0, 0.0]  # right, but long and said twice; polite, but said twice and no answer
     attempts = [attempt(response) for response in responses]
-    assert PROXY(attempts) == [1.0, 2.0, 3.0, 4.5]
-    assert ENSEMBLE(attempts) == pytest.approx([1.0, 2.0, 0.0, 0.2])
+    assert PROXY(attempts) == [1.0, 1.5, 6.0, 0.0]
+    assert ENSEMBLE(attempts) == pytest.approx([1.0, 1.5, 0.0, 0.0])
 
 
 def test_the_flaw_pays_more_than_the_truth_and_the_ensemble_does_not_pay_it():
     honest = attempt(HONEST)
-    for hack in map(attempt, (REPEATED, GLAD)):
-        assert PROXY([hack]) > PROXY([honest])
+    for hack, flawed in ((attempt(REPEATED), PROXY), (attempt(GLAD), ENSEMBLE.sources[1])):
+        assert flawed([hack]) > flawed([honest])
         assert ENSEMBLE([hack]) < ENSEMBLE([honest])
 
 
@@ -157,7 +158,7 @@ def test_the_verdict_on_a_curve_is_what_its_numbers_say():
     assert "proxy +1.50, gold -1.20: hacked" in told and "best (1.20) at √KL 1.0" in told
     healthy = curve((1.5, 1.0, 0), (2.0, 1.4, 2.5), limit=2)
     assert not healthy.is_hacked and healthy.is_stopped
-    assert "not hacked. It stopped at 2.5 nats, after 4 steps" in reward_hacking.verdict(healthy)
+    assert "not hacked so far. It stopped at 2.5 nats, after 4 steps" in reward_hacking.verdict(healthy)
     noise = curve((1.5, 1.0, 0), (3.0, 0.95, 1), limit=2)
     assert not noise.is_hacked and not noise.is_stopped
     assert "not for the flaw's sake" in reward_hacking.verdict(curve((1.5, 1.0, 0), (1.4, 0.5, 1)))
