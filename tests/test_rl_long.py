@@ -71,8 +71,8 @@ def test_ppo_with_the_learned_reward_raises_the_true_one(start, rows, sft_result
     closed = (gold - before) / (BEST_GOLD - before)
     accuracy, accuracy_before = result.report.overall.value, sft_result.report.overall.value
     print(
-        f"\nPPO seed {seed}: gold {before:.3f} -> {gold:.3f} ({closed:.0%} of the gap), wins {result.wins['greedy'].rate:.1%}"
-        f" greedy, KL {result.kl:.2f}, accuracy {accuracy_before:.1%} -> {accuracy:.1%}, {seconds:.0f} s"
+        f"\nPPO seed {seed}: gold {before:.3f} -> {gold:.3f} ({closed:.0%} of the gap), "
+        f"{result.wins['greedy'].rate:.1%} greedy wins, KL {result.kl:.2f}, accuracy {accuracy_before:.1%} -> {accuracy:.1%}, {seconds:.0f} s"
     )
     assert closed >= 0.3
     assert result.wins["greedy"].rate >= 0.85
