@@ -54,6 +54,7 @@ demo: $(INSTALLED)
 benchmark: $(INSTALLED)
 	$(RUN) -m benchmarks.sft
 	$(RUN) -m benchmarks.preferences
+	$(RUN) -m benchmarks.rollouts
 
 clean:
 	rm -rf .venv .uv build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -19,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +43,9 @@ class Lap:
     working_memory_mb: float = 0.0  # highest resident memory since the start, above the loaded, idle process
     losses: list[float] = field(default_factory=list)
     flops: float = 0.0  # only the matmul worker says so itself
+    useful_tokens: int = 0  # where the worker writes its own sequences: nobody else knows their lengths
+    parts: dict[str, float] = field(default_factory=dict)  # CPU seconds of a step's parts, by name
+    part_flops: dict[str, float] = field(default_factory=dict)  # and the arithmetic that they cannot avoid
 
 
 class WorkerFailed(RuntimeError):
@@ -66,6 +70,8 @@ class Baton:
     def ready(self, **facts: Any) -> None:
         """Loading is over: from here on memory and time count."""
         self._idle_mb = reset_peak_memory()
+        if "empty_mb" in facts:  # of the process before it had any model
+            facts["loaded_mb"] = self._idle_mb - facts["empty_mb"]
         print(json.dumps({"ready": facts}), file=self._pipe)
 
     def wait(self) -> bool:
@@ -94,6 +100,19 @@ class Baton:
 
     def count_flops(self, flops: float) -> None:
         self._lap.flops += flops
+
+    def count_work(self, useful_tokens: int, part_flops: dict[str, float]) -> None:
+        """What a worker wrote itself asks for, part by part."""
+        self._lap.useful_tokens += useful_tokens
+        for name, flops in part_flops.items():
+            self._lap.part_flops[name] = self._lap.part_flops.get(name, 0.0) + flops
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """CPU time of what happens inside counts as this part of the step; one part may lie inside another."""
+        started = time.process_time()
+        yield
+        self._lap.parts[name] = self._lap.parts.get(name, 0.0) + time.process_time() - started
 
     def add_loss(self, loss: float) -> None:
         self._lap.losses.append(loss)

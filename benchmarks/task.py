@@ -12,14 +12,21 @@ from typing import Any, Literal
 class Task:
     """One configuration of a benchmark."""
 
-    method: Literal["sft", "reward", "dpo"] = "sft"
+    method: Literal["sft", "reward", "dpo", "grpo", "ppo"] = "sft"
     precision: Literal["fp32", "bf16"] = "fp32"
     # TRL's side: "default" out of the box, "best" the settings that were fastest here, "packing".
     variant: Literal["default", "best", "packing"] = "default"
     completion_only: bool = False  # SFT
     # DPO: where the reference's log-probabilities come from. With adapter_off the policy is an adapter, else the model.
     reference: Literal["copy", "adapter_off", "precomputed"] = "copy"
-    rows_per_step: int = 8  # or pairs
+    rows_per_step: int = 8  # or pairs, or prompts
+    lora: bool = False  # PPO and GRPO
+    group_size: int = 8  # GRPO: responses to a prompt
+    max_new_tokens: int = 128  # of a response
+    minibatches: int = 1  # steps of one pass over a rollout
+    epochs_per_rollout: int = 1
+    # GRPO: so many first steps train on given responses, the same on both sides, so that losses can be compared.
+    replayed_steps: int = 0
     # TRL's side: rows of one forward pass; more are reached by accumulation. 0: all rows of the step.
     micro_batch: int = 0
     steps: int = 12
@@ -38,4 +45,4 @@ class Task:
     @property
     def rows(self) -> int:
         """Enough rows for every step; packing puts many rows into one packed row."""
-        return self.steps * self.rows_per_step * (12 if self.variant == "packing" else 1)
+        return self.steps * self.rows_per_step * self.minibatches * (12 if self.variant == "packing" else 1)
