@@ -38,6 +38,7 @@ class Result:
     kl: float | None = None  # from the SFT model, nats a response
     reward: float | None = None  # mean learned score of its greedy answers
     pairs: dict[str, Share] = field(default_factory=dict)  # kind of pair → ranked right, of a stage that scores
+    puzzles: dict[str, Share] = field(default_factory=dict)  # greedy, temperature 1 → held-out puzzles answered right
 
     def as_json(self) -> dict[str, Any]:
         figures: dict[str, Any] = {"name": self.name, "seconds": round(self.seconds, 1)}
@@ -55,6 +56,9 @@ class Result:
         figures |= {name: value for name, value in (("kl", self.kl), ("reward", self.reward)) if value is not None}
         if self.pairs:
             figures["pairs"] = {kind: share.value for kind, share in self.pairs.items()}
+        if self.puzzles:
+            right = {how: share.value for how, share in self.puzzles.items()}
+            figures |= {"puzzles": right["greedy"], "puzzles_sampled": right["temperature 1"]}
         return figures
 
 
@@ -80,6 +84,19 @@ def measure_answers(result: Result, models: Mapping[str, str], rows: list[Row], 
     if start is not None:
         reference, _, _ = load_model_and_tokenizer(models[START], frozen=True)
         result.kl = mean_kl(reference, tokenizer, conversations(report.prompts), report.responses)
+
+
+def measure_puzzles(result: Result, models: Mapping[str, str], rows: list[Row]) -> None:
+    """How many of the held-out puzzles the stage's model solves, greedily and at temperature 1."""
+    from auto_bot_tuner.assets.gold import is_correct
+    from auto_bot_tuner.evaluation import GenerationConfig
+    from auto_bot_tuner.evaluation.accuracy import evaluate_accuracy
+    from auto_bot_tuner.utils.model_loading import load_model_and_tokenizer
+
+    model, tokenizer, _ = load_model_and_tokenizer(models[result.name], frozen=True)
+    for how, temperature in TEMPERATURES.items():
+        config = GenerationConfig(max_new_tokens=MAX_NEW_TOKENS, temperature=temperature)
+        result.puzzles[how] = evaluate_accuracy(model, tokenizer, rows, is_correct, config).overall
 
 
 def measure_scores(result: Result, models: Mapping[str, str], pairs: list[Row]) -> None:
@@ -133,7 +150,8 @@ def show(results: list[Result], words: Mapping[str, str], rows: list[Row]) -> No
 
     console = Console()
     answering = [(result, result.report) for result in results if result.report is not None]
-    console.print(stage_table(answering), *pair_tables(results), task_table(answering), sep="\n")
+    tables = [stage_table(answering), *pair_tables(results), task_table(answering), *puzzle_tables(results)]
+    console.print(*tables, sep="\n")
     for result in results:
         console.print(Text(f"{result.name}: {words[result.name]}"))
         for how, won in result.wins.items():
@@ -205,3 +223,20 @@ def task_table(answering: list[tuple[Result, AccuracyReport]]) -> Table:
     for task, share in answering[0][1].by_task.items():
         table.add_row(task, str(share.n), *(f"{report.by_task[task].value:.0%}" for _, report in answering))
     return table
+
+
+def puzzle_tables(results: list[Result]) -> list[Table]:
+    """One, where some stage was asked puzzles."""
+    from rich.table import Table
+
+    asked = [result for result in results if result.puzzles]
+    if not asked:
+        return []
+    table = Table("stage", title=f"{asked[0].puzzles['greedy'].n} held-out puzzles: lists to sort downwards")
+    for column in (words for how in TEMPERATURES for words in (how, "95 %")):
+        table.add_column(column, justify="right")
+    for result in asked:
+        shares = [result.puzzles[how] for how in TEMPERATURES]
+        bounds = [(share.value, *share.interval) for share in shares]
+        table.add_row(result.name, *(words for value, a, b in bounds for words in (f"{value:.1%}", f"{a:.0%}–{b:.0%}")))
+    return [table]

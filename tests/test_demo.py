@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from auto_bot_tuner.evaluation.generation import Response
 from auto_bot_tuner.rlhf import create_reward_model_from_pretrained
 from auto_bot_tuner.utils.errors import UserError
-from commands import demo, demo_results
+from auto_bot_tuner.utils.run_config import load_run_config
+from commands import CONFIGS, demo, demo_results
 from tests.models import gpt2_tokenizer, tiny_model
 
 
@@ -29,8 +31,9 @@ def random_stages(monkeypatch, tmp_path):
         return str(tmp_path / "reward")
 
     reward = demo.Stage("reward", scoring, "look at reward.", "README.md", answers=False)
-    monkeypatch.setattr(demo, "STAGES", (saved("base", 0), saved("sft", 1), reward, saved("dpo", 1)))
-    monkeypatch.setattr(demo, "held_out_rows", lambda dataset, quick: ROWS if "instructions" in dataset else PAIRS)
+    monkeypatch.setattr(demo, "STAGES", (saved("base", 0), saved("sft", 1), reward, saved("dpo", 1), saved("grpo", 2)))
+    held_out = {"tiny-instructions": ROWS, "tiny-preferences": PAIRS, "tiny-puzzles": ROWS[:4]}
+    monkeypatch.setattr(demo, "held_out_rows", lambda dataset, quick: held_out[dataset])
     monkeypatch.setattr(demo_results, "MAX_NEW_TOKENS", 4)
 
 
@@ -45,7 +48,7 @@ def test_the_json_holds_each_stage_with_the_figures_that_it_has(random_stages, t
     path = tmp_path / "new" / "table.json"
     demo.run(demo.Arguments(json=str(path)))
     stages = {stage["name"]: stage for stage in json.loads(path.read_text())["stages"]}
-    assert list(stages) == ["base", "sft", "reward", "dpo"]
+    assert list(stages) == ["base", "sft", "reward", "dpo", "grpo"]
     answering = [stage for name, stage in stages.items() if name != "reward"]
     for stage in answering:
         assert 0 <= stage["accuracy"] <= 1 and 0 <= stage["ended"] <= 1 and stage["seconds"] >= 0
@@ -58,9 +61,46 @@ def test_the_json_holds_each_stage_with_the_figures_that_it_has(random_stages, t
     assert "kl" not in stages["base"] and "win_rate" not in stages["sft"]
     assert "accuracy" not in stages["reward"] and stages["reward"]["pairs"].keys() == {"all", "odd", "length alone"}
     assert stages["reward"]["pairs"]["length alone"] == 0.0  # "No." is always the longer one
+    puzzled = {name for name, stage in stages.items() if {"puzzles", "puzzles_sampled"} <= stage.keys()}
+    assert puzzled == {"sft", "grpo"}
     printed = capsys.readouterr().out
+    assert "4 held-out puzzles: lists to sort downwards" in printed
     assert "6 held-out prompts" in printed and "look at sft. Read README.md" in printed
     assert "What is 0 plus 1?" in printed and "not significant: 0 wins, 6 ties, 0 losses" in " ".join(printed.split())
+
+
+def test_a_puzzle_counts_by_its_own_answers_and_each_way_of_writing_apart(monkeypatch, tmp_path):
+    """Three right of four when greedy, one of four when sampled: what the model would say is planted."""
+    said = {0.0: ["1.", "2.", "3.", "no"], 1.0: ["1.", "no", "no", "no"]}
+
+    def respond(model, tokenizer, questions, config):
+        assert [question[-1]["content"] for question in questions] == [row["instruction"] for row in ROWS[:4]]
+        return [Response(text, True, [1], [0.0]) for text in said[config.temperature]]
+
+    monkeypatch.setattr("auto_bot_tuner.evaluation.accuracy.respond", respond)
+    result = demo_results.Result("grpo", 1.0)
+    demo_results.measure_puzzles(result, {"grpo": "tiny"}, ROWS[:4])
+    assert {how: share.value for how, share in result.puzzles.items()} == {"greedy": 0.75, "temperature 1": 0.25}
+    figures = result.as_json()
+    assert (figures["puzzles"], figures["puzzles_sampled"]) == (0.75, 0.25)
+
+
+def test_stages_train_by_their_shipped_configs_from_the_models_before(monkeypatch, tmp_path):
+    ran = {}
+    for method in ("ppo", "grpo"):
+        monkeypatch.setattr(f"commands.train_{method}.train", lambda config: ran.setdefault(config.method, config))
+    models = {"sft": "the sft model", "reward": "the reward model"}
+    for quick, preset in ((True, "quick"), (False, "standard")):
+        ran.clear()
+        arguments = demo.Arguments(quick=quick, output_dir=str(tmp_path))
+        made = {stage.name: stage.make(arguments, models) for stage in demo.STAGES if stage.name in ("ppo", "grpo")}
+        for method, config in ran.items():
+            shipped = load_run_config(CONFIGS / f"{method}_tiny_{preset}.yaml")
+            assert config.model.name == "the sft model" and config.dataset == shipped.dataset
+            assert made[method] == f"{config.training.output_dir}/final"
+            assert config.training.learning_rate == shipped.training.learning_rate and config.training.overwrite
+        assert ran["ppo"].training.reward_model == ("the reward model",)
+        assert ran["grpo"].training.reward == ("correct",)
 
 
 def test_a_file_that_cannot_be_written_is_known_before_the_work(random_stages, tmp_path, monkeypatch):
@@ -102,10 +142,16 @@ def test_every_stage_names_a_file_that_exists():
 def test_the_whole_demo_teaches_the_tiny_model_to_answer_and_to_stop(tmp_path):
     path = tmp_path / "table.json"
     demo.run(demo.Arguments(json=str(path), output_dir=str(tmp_path / "demo")))
-    base, sft, reward, dpo = json.loads(path.read_text())["stages"]
+    base, sft, reward, dpo, ppo, grpo = json.loads(path.read_text())["stages"]
     assert base["accuracy"] < 0.05
     assert sft["accuracy"] > 0.75 and sft["ended"] >= 0.98
     assert reward["pairs"]["all"] >= 0.85 and reward["pairs"]["length alone"] <= 0.6
     assert dpo["win_rate"] >= 0.85 and dpo["win_rate_sampled"] >= 0.65
     assert dpo["accuracy"] >= sft["accuracy"] - 0.03
     assert dpo["gold"] > sft["gold"] and dpo["reward"] > sft["reward"]
+    assert ppo["win_rate"] >= 0.85 and ppo["accuracy"] >= sft["accuracy"] - 0.03 and ppo["kl"] <= 4
+    assert ppo["gold_sampled"] > sft["gold_sampled"] and ppo["reward"] > sft["reward"]
+    assert grpo["puzzles"] >= sft["puzzles"] + 0.06 and grpo["puzzles_sampled"] >= sft["puzzles_sampled"] + 0.12
+    others = [task for task in sft["tasks"] if task != "sort_down"]
+    before, after = (sum(stage["tasks"][task] for task in others) / len(others) for stage in (sft, grpo))
+    assert after >= before - 0.03
