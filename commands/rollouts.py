@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from auto_bot_tuner.rewards.named import check_reward_names
 from auto_bot_tuner.training.config import DatasetConfig
-from auto_bot_tuner.utils.errors import UsageError
+from auto_bot_tuner.utils.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from auto_bot_tuner.data.rows import Rows
@@ -30,6 +30,18 @@ def prompts_of(rows: Rows, tokenizer: Any, data: DatasetConfig) -> PromptDataset
     from auto_bot_tuner.rollouts.dataset import PromptDataset
 
     return PromptDataset(rows, tokenizer, max_length=data.max_length, system_prompt=data.system_prompt)
+
+
+def eval_prompts_of(rows: Rows | None, tokenizer: Any, data: DatasetConfig) -> PromptDataset | None:
+    """Those of the evaluation rows, where there are any.
+
+    Raises:
+        UserError: none is left of them; the message says that it is these.
+    """
+    try:
+        return None if rows is None else prompts_of(rows, tokenizer, data)
+    except UserError as error:
+        raise UserError(f"of the evaluation rows, {error}; or --eval-fraction 0") from error
 
 
 def describe_prompts(prompts: PromptDataset) -> str:

@@ -16,7 +16,7 @@ from auto_bot_tuner.training.config import STRICT, DatasetConfig, ModelConfig, T
 from auto_bot_tuner.utils.errors import UsageError, UserError
 from auto_bot_tuner.utils.run_config import RunConfig
 from commands.layers import RunArguments, preset_layers
-from commands.rollouts import check_rewards, describe_prompts, prompts_of
+from commands.rollouts import check_rewards, describe_prompts, eval_prompts_of, prompts_of
 from commands.training import carry_out, config_writer, rows_of, run_recipe, say
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def train(config: RunConfig, dry_run: bool = False) -> None:
         say_shared(share_backbone(policy, value_network, *scoring))
 
     prompts = prompts_of(train_rows, tokenizer, data)
-    eval_prompts = prompts_of(eval_rows, tokenizer, data) if eval_rows is not None else None
+    eval_prompts = eval_prompts_of(eval_rows, tokenizer, data)
     longest = data.max_length + training.max_new_tokens  # what the policy reads and writes in this run
     sft_dataset = InstructionDataset(sft_rows, tokenizer, longest, "auto") if sft_rows is not None else None
     trainer = PPOTrainer(

@@ -162,6 +162,11 @@ def closing_words(summary: dict[str, Any], use: str, shown: Sequence[str]) -> st
     figures = "".join(
         f", evaluation {name} {summary[f'eval_{name}']:.4f}" for name in shown if f"eval_{name}" in summary
     )
+    skipped = int(summary.get("skipped_steps", 0))
+    if skipped == summary["steps"]:
+        figures += ". Every step was skipped, there was nothing to learn from: the model is what it was"
+    elif skipped:
+        figures += f"; {skipped:,} steps were skipped, which had nothing to learn from"
     return (
         f"Trained {summary['steps']:,} steps, {summary['tokens']:,} tokens in {summary['seconds']:.0f} s "
         f"({summary['tokens_per_second']:,.0f} tokens/s){figures}.\n"

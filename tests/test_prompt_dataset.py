@@ -79,7 +79,7 @@ def test_a_long_prompt_is_dropped_whole_and_counted(tokenizer: Any) -> None:
     assert tokenizer.decode(dataset[1]["input_ids"]).count("c" * 10) == 1
     assert (dataset.summary.kept, dataset.summary.dropped) == (2, 1)
     assert "prompts  2 of 3 rows" in str(dataset.summary)
-    assert "dropped  1 rows (longer than max_length 1)" in str(dataset.summary)
+    assert "dropped  1 rows (1 longer than max_length)" in str(dataset.summary)
     with pytest.raises(IndexError):
         dataset[2]
 

@@ -375,5 +375,5 @@ def test_a_stored_rollout_is_the_same_to_the_bit(tmp_path: Path, make: Any) -> N
 
 
 def test_a_prompt_that_leaves_no_room_is_said_before_the_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no room for a response; --max-length 4"):
+    with pytest.raises(UserError, match="no room for 12 more.*--max-length 4 --max-new-tokens 4"):
         grpo_trainer(tmp_path, policy=letter_model(max_position_embeddings=8)).train()

@@ -68,6 +68,9 @@ def drop_reason(row: Row) -> str | None:
     return empty and {"user": "empty prompt", "assistant": "empty answer"}[empty]
 
 
+OPENING_COLUMNS = ("instruction", "input", "prompt", "question", "text")
+
+
 def opening(row: Any) -> str:
     """How a row begins: rows that begin alike (paraphrases of one thread) belong on one side of a split."""
     if not isinstance(row, Mapping):
@@ -80,7 +83,7 @@ def opening(row: Any) -> str:
             return str(parse_transcript(str(turns))[0])
         if turns:  # a prompt in words
             break
-    return "\n".join(str(row[column]) for column in ("instruction", "input", "prompt", "text") if row.get(column))
+    return "\n".join(str(row[column]) for column in OPENING_COLUMNS if row.get(column))
 
 
 def _alpaca(row: Row, where: str) -> list[dict[str, str]]:

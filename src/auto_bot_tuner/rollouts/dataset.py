@@ -36,7 +36,7 @@ class PromptSummary(DatasetSummary):
     unit: str = "prompts"
 
     def __str__(self) -> str:
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.drop_reasons.items())
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.drop_reasons.items())
         mean = self.tokens / max(self.kept, 1)
         return "\n".join(
             [

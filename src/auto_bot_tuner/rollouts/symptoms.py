@@ -180,8 +180,9 @@ def no_end(past: Past) -> str | None:
     if not ends < 0.5:
         return None
     penalty = "" if past.config.missing_eos_penalty else " and set missing_eos_penalty"
+    share = "none" if ends == 0 else f"only {ends:.0%}"
     return (
-        f"only {ends:.0%} of the responses end by themselves, the others are cut at {limit} tokens: raise "
+        f"{share} of the responses end by themselves, the others are cut at {limit} tokens: raise "
         f"max_new_tokens{penalty}. A start that never ends needs SFT first."
     )
 

@@ -288,12 +288,13 @@ class OnPolicyTrainer(Trainer):
         if len(self.train_dataset) == 0:
             raise UserError("there are no prompts: check --dataset, --split and --max-samples")
         check_ids(self.train_dataset, causal_model(self.model).get_input_embeddings().weight.shape[0])
-        limit = context_limit(self.model)
-        longest = max(self.lengths)
-        if limit is not None and longest >= limit:
+        limit, new = context_limit(self.model), self.config.max_new_tokens
+        longest = max(length for data in (self.train_dataset, self.eval_dataset) if data for length in data.lengths)
+        if limit is not None and longest + new > limit:
             raise UserError(
-                f"the longest prompt has {longest} tokens and the model reads {limit}: no room for a response; "
-                f"--max-length {max(limit - self.config.max_new_tokens, limit // 2)}"
+                f"the model reads {limit} tokens, and the longest prompt has {longest}: no room for {new} more, so "
+                f"responses would be cut before their time; --max-length {max(limit - new, limit // 2)}"
+                + (f" --max-new-tokens {limit // 2}" if new > limit // 2 else "")
             )
 
     def shape(self) -> dict[str, Any]:

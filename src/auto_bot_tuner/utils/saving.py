@@ -173,7 +173,10 @@ def largest_logit_difference(model: PeftModel, merged: PreTrainedModel, length: 
     # A score head is float32 on a trunk of any type; `RewardModel` knows that, transformers' own forward does not.
     head = getattr(base, HEAD) if has_score_head(base) else nn.Identity()
     hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
-    adapted_logits = model(input_ids=input_ids.to(model.device)).logits.float().cpu()  # (1, T, V)
+    mask = torch.ones_like(input_ids)  # some of the ids may be the pad id, which transformers would warn of
+    inputs = {"input_ids": input_ids, "attention_mask": mask}
+    on_device = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+    adapted_logits = model(**on_device).logits.float().cpu()  # (1, T, V)
     hook.remove()
     model.train(was_training)
-    return float((adapted_logits - merged(input_ids=input_ids).logits).abs().max())
+    return float((adapted_logits - merged(**inputs).logits).abs().max())
