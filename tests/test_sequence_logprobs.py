@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from auto_bot_tuner.data.response_groups import Group
+from auto_bot_tuner.training import flat as flat_module
 from auto_bot_tuner.training import logprobs as logprobs_module
 from auto_bot_tuner.training.batching import Batch, collate_groups, longest_sequence, sequences_of
 from auto_bot_tuner.training.flat import hidden_states_at, make_flat, real_tokens
@@ -218,3 +219,20 @@ def test_an_entropy_that_is_only_measured_trains_nothing():
     names = ("input_ids", "labels", "lengths", "shared")
     _, entropies = SequenceLogprobs(model).with_entropies(*(batch[name] for name in names), "measured")
     assert entropies.sum() > 0 and not entropies.requires_grad
+
+
+def test_long_responses_attend_one_by_one_and_give_the_same(monkeypatch):
+    """A group that is wide: a call for each response instead of one mask, with the same values and gradients."""
+    model = small_model()
+    module = SequenceLogprobs(model)
+    batch = collate_groups(Groups(), [0, 1, 2])
+    names = ("input_ids", "labels", "lengths", "shared")
+    found = []
+    for calls_are_free in (False, True):
+        monkeypatch.setattr(flat_module, "PAIRS_OF_A_CALL", -(10**6) if calls_are_free else 10**6)
+        logprobs = module(*(batch[name] for name in names))
+        found.append((logprobs.detach(), gradients(model, (logprobs.sum(-1) ** 2).sum())))
+    (masked, masked_gradients), (alone, alone_gradients) = found
+    torch.testing.assert_close(alone, masked, rtol=0, atol=1e-5)
+    for name in masked_gradients:
+        torch.testing.assert_close(alone_gradients[name], masked_gradients[name], rtol=1e-4, atol=1e-4, msg=name)
