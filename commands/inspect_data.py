@@ -1,4 +1,4 @@
-"""`inspect`: the rows token by token as the trainer gets them, and what became of all of them."""
+"""`inspect`: the rows, or what a policy answers to them, token by token as the trainer gets them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pydantic import NonNegativeInt
 from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.training.config import STRICT, DatasetConfig, ModelConfig
+from auto_bot_tuner.utils.errors import UsageError
 from commands.inspect_preferences import show_preferences
+from commands.inspect_rollouts import RolloutSettings, check_rollouts, show_rollouts
 from commands.inspection import Inspection, token_losses
 from commands.training import refuse_unread
 
@@ -22,9 +24,11 @@ if TYPE_CHECKING:
 class Arguments:
     """Look at the data as the trainer gets it: trained, prompt, end token and cuts, token by token."""
 
-    # The method whose data set is shown: rows of sft, or pairs of reward and dpo, with a report on their biases.
-    method: Literal["sft", "reward", "dpo"] = "sft"
-    # Whose tokenizer and chat template: hub id, local folder, checkpoint, or a bundled name such as tiny.
+    # The method whose data is shown: rows of sft; pairs of reward and dpo, with a report on their biases; responses of
+    # the model with their rewards and advantages for ppo and grpo.
+    method: Literal["sft", "reward", "dpo", "ppo", "grpo"] = "sft"
+    # Whose tokenizer and chat template; for ppo and grpo the policy. Hub id, local folder, checkpoint, or a bundled
+    # name such as tiny.
     model: str = ModelConfig.name
     # File with a Jinja chat template, or the word builtin. Empty: the model's own, else the built-in one.
     chat_template: str = ""
@@ -32,17 +36,27 @@ class Arguments:
     trust_remote_code: bool = False
     # The rows.
     dataset: Annotated[DatasetConfig, tyro.conf.arg(name="")] = field(default_factory=DatasetConfig)
-    # How many rows (pairs) are shown. 0: the summary alone.
-    rows: NonNegativeInt = 3
+    # How many rows (pairs, prompts) are shown. 0: the summary alone. Empty: 3, for ppo and grpo 1.
+    rows: NonNegativeInt | None = None
     # Show the model's loss on every trained token, in nats: what it already knows, and what surprises it.
     loss: bool = False
+    # Rewards and responses.
+    rollouts: Annotated[RolloutSettings, tyro.conf.arg(name="")] = field(default_factory=RolloutSettings)
 
 
 def run(arguments: Arguments) -> None:
-    """Print the rows, then what became of all of them. The weights are loaded only for `--loss`."""
+    """Print the rows, then what became of all of them. The weights are loaded only where they are needed.
+
+    Raises:
+        UserError: wrong settings or data, or a model that cannot be had.
+    """
     from auto_bot_tuner.data.sources import load_rows
 
+    writes = arguments.method in ("ppo", "grpo")
     refuse_unread(arguments.dataset, arguments.method)
+    check_rollouts(arguments.rollouts, arguments.method)
+    if writes and arguments.loss:
+        raise UsageError(f"--loss is for trained tokens of data; --method {arguments.method} shows log p of each token")
     train_rows, eval_rows = load_rows(arguments.dataset)  # wrong data is found before anything heavy is imported
 
     from rich.console import Console
@@ -58,16 +72,21 @@ def run(arguments: Arguments) -> None:
         trust_remote_code=arguments.trust_remote_code,
     )
     model = None
-    if arguments.loss:
+    if arguments.loss or writes:
         model, tokenizer, _ = load_from_config(config)
     else:
         source = find_model(config.name, config.trust_remote_code)
         needs_base = source.is_adapter and not source.has_tokenizer
         tokenizer = load_tokenizer(find_base(source, config.trust_remote_code) if needs_base else source, config)
     console = Console(highlight=False, markup=False, emoji=False)
+    rows = (1 if writes else 3) if arguments.rows is None else arguments.rows
+    inspection = Inspection(train_rows, eval_rows, tokenizer, arguments.dataset, console, rows, model)
+    if writes:
+        show_rollouts(inspection, arguments.rollouts, arguments.method, config)
+        return
     console.print(legend(), soft_wrap=True)
     show = show_instructions if arguments.method == "sft" else show_preferences
-    show(Inspection(train_rows, eval_rows, tokenizer, arguments.dataset, console, arguments.rows, model))
+    show(inspection)
 
 
 def show_instructions(inspection: Inspection) -> None:

@@ -21,7 +21,7 @@ class Inspection(NamedTuple):
     settings: DatasetConfig
     console: Console
     rows: int  # to show one by one
-    model: Any  # for its losses; None: they are not asked for
+    model: Any  # for its losses, or to write; None: neither is asked for
 
 
 def token_losses(model: Any, input_ids: torch.Tensor) -> list[float]:

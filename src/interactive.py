@@ -30,7 +30,7 @@ class Entry:
 
 
 ENTRIES = (
-    Entry("See the whole pipeline on the bundled tiny model (5 minutes, offline)", "demo"),
+    Entry("See the whole pipeline on the bundled tiny model (6 minutes, offline)", "demo"),
     Entry(
         "Fine-tune a model (SFT), a quick look",
         "train-sft",
@@ -68,6 +68,12 @@ ENTRIES = (
         ("--model", "--dataset", "--reward", "--lora", "--output-dir"),
     ),
     Entry("Look at the data token by token", "inspect", (), ("--model", "--dataset")),
+    Entry(
+        "Look at what a policy writes token by token, with rewards and advantages (PPO)",
+        "inspect",
+        ("--method", "ppo"),
+        ("--model", "--dataset", "--reward-model", "--reward"),
+    ),
     Entry("Talk with a model", "chat", (), ("model",)),
     Entry("Measure the perplexity of a model on data", "evaluate", ("perplexity",), ("--model", "--dataset")),
 )
