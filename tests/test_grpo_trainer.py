@@ -103,6 +103,23 @@ def test_an_update_in_which_no_group_differs_is_skipped_and_counted(tmp_path: Pa
     assert all("loss" not in line and line["groups_without_spread"] == 1 for line in run_logged(tmp_path))
 
 
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_of_one_rollout_the_steps_whose_groups_do_not_differ_are_skipped(tmp_path: Path, epochs: int) -> None:
+    """One prompt of four is rewarded, and each step takes one: the others would have gradients of exactly 0."""
+    prompts = letter_prompts(4)
+    chosen = prompts.conversation(2)[-1]["content"]
+
+    def of_one(prompt: str, response: str) -> float:
+        return early_letters(prompt, response) if prompt == chosen else 0.0
+
+    settings = {"batch_size": 1, "minibatches": 4, "epochs_per_rollout": epochs, "prompt_dataset": prompts}
+    trainer = grpo_trainer(tmp_path, reward=of_one, **settings)
+    before = snapshot(trainer.model)
+    assert trainer.train()["skipped_steps"] == 3 * epochs
+    assert moved(before, trainer.model)
+    assert sum("loss" in line for line in run_logged(tmp_path)) == epochs
+
+
 def test_reinforce_learns_from_prompts_that_differ(tmp_path: Path) -> None:
     for loss, skipped in (("reinforce", 0), ("rloo", 1)):
         trainer = grpo_trainer(tmp_path / loss, reward=by_prompt, loss=loss, max_steps=1)

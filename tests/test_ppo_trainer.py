@@ -297,6 +297,27 @@ def test_early_stop_leaves_the_rest_of_a_rollout_and_counts_it(tmp_path: Path) -
     assert run_logged(tmp_path / "never")[-1]["skipped_steps"] == 0
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"old_logprobs": "training"}, {"precision": "bf16"}, {"whiten_advantages": False}]
+)
+def test_where_no_reward_comes_steps_are_skipped_and_counted(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """A first KL is 0 but for rounding, which whitening would make as large as a lesson."""
+    policy = letter_model(lora=True)
+    before = snapshot(policy)
+    summary = ppo_trainer(tmp_path, policy=policy, reward_model=lambda prompt, response: 0.0, **settings).train()
+    assert summary["skipped_steps"] == summary["steps"] == 8
+    assert not moved(before, policy)
+
+
+def test_a_response_that_came_as_foreseen_counts_where_others_did_not(tmp_path: Path) -> None:
+    """Whitened, a score of 0 is below the average: it is learnt from, also in a step that holds nothing else."""
+    prompts = letter_prompts(4)
+    chosen = prompts.conversation(2)[-1]["content"]
+    settings = {"batch_size": 1, "minibatches": 4, "epochs_per_rollout": 1, "prompt_dataset": prompts}
+    trainer = ppo_trainer(tmp_path, reward_model=lambda prompt, response: float(prompt == chosen), **settings)
+    assert trainer.train()["skipped_steps"] == 0
+
+
 def test_scaled_rewards_forget_the_scale_of_their_source(tmp_path: Path) -> None:
     def in_thousands(prompt: str, response: str) -> float:
         return 1000 * early_letters(prompt, response)

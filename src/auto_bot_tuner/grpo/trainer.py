@@ -120,19 +120,19 @@ class GRPOTrainer(OnPolicyTrainer):
         penalty = overlong_penalty(rollout.lengths, config.max_new_tokens, config.overlong_buffer)
         return super().usable_scores(rollout) - penalty
 
-    def teaches(self, rollout: Rollout) -> torch.Tensor:
-        """(prompts,) bool: groups whose responses differ in reward, where those that do not are left out.
+    def counts(self, rollout: Rollout) -> torch.Tensor:
+        """As PPO's; without the groups that teach nothing, where those are left out."""
+        drops = self.config.drop_equal_groups
+        if drops if drops is not None else self.config.loss == "dapo":
+            return self.teaches(rollout)
+        return super().counts(rollout)
 
-        Where *no* group has any spread there is nothing to learn from in the whole rollout, whatever the settings.
-        """
-        teaches = super().teaches(rollout)
+    def teaches(self, rollout: Rollout) -> torch.Tensor:
+        """(prompts,) bool: groups whose responses differ in reward."""
+        counts = super().counts(rollout)
         # REINFORCE compares all responses of the rollout: it learns from prompts that differ, too.
         compared = len(rollout.rows) if self.config.loss == "reinforce" else rollout.samples
-        differs = has_spread(rollout.scores, compared).expand_as(teaches)
-        drops = self.config.drop_equal_groups
-        if (drops if drops is not None else self.config.loss == "dapo") or not differs.any():
-            return teaches & differs
-        return teaches
+        return counts & has_spread(rollout.scores, compared).expand_as(counts)
 
     # ---- what a batch is worth ----
 

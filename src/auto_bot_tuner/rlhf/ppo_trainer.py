@@ -50,6 +50,9 @@ __all__ = ["PPOConfig", "PPOTrainer"]
 
 SEQUENCES = ("input_ids", "labels", "lengths", "shared")
 IMITATED = ("sft_input_ids", "sft_labels", "sft_lengths")
+# In units of reward. A first KL of 1e-6 is rounding and no reward; whitened, and divided by its own size in Adam, it
+# would be learnt from as if it were one.
+ROUNDING = 1e-5
 
 
 class PolicyAndValue(nn.Module):
@@ -188,6 +191,18 @@ class PPOTrainer(OnPolicyTrainer):
         _, divergence = kl_penalty(rollout.logprobs, rollout.reference_logprobs, rollout.mask)
         self.window.setdefault("kl_coefficient", []).append(self.kl.coefficient)
         self.kl.update(divergence["kl"], len(rollout.rows))
+
+    def teaches(self, rollout: Rollout) -> torch.Tensor:
+        """(prompts,) bool: those with an advantage; none where all of the rollout came as foreseen.
+
+        So it does where no reward ever comes, and the values say 0.
+        """
+        assert rollout.values is not None and rollout.returns is not None and rollout.advantages is not None
+        if self.config.entropy_coefficient or self.sft_dataset is not None:
+            return self.counts(rollout)
+        mask, surprise = self.loss_mask(rollout), rollout.returns - rollout.values  # (N, R) each
+        is_foreseen = not bool((surprise.abs() > ROUNDING)[mask].any())
+        return self.of_any_token(rollout, mask & ((rollout.advantages != 0) | (surprise != 0))) & (not is_foreseen)
 
     def usable_scores(self, rollout: Rollout) -> torch.Tensor:
         """As PPO and GRPO alike; before, with `scale_rewards`, divided by the deviation of all scores so far."""

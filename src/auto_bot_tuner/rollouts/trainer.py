@@ -102,9 +102,13 @@ class OnPolicyTrainer(Trainer):
     def measure(self, rollout: Rollout, rows: Sequence[int], batch: Batch) -> None:
         """What else is computed by forward passes of these responses: their batch is at hand."""
 
+    def counts(self, rollout: Rollout) -> torch.Tensor:
+        """(prompts,) bool: the prompts that stand in the loss; those without a trained token are left out."""
+        return self.of_any_token(rollout, self.loss_mask(rollout))
+
     def teaches(self, rollout: Rollout) -> torch.Tensor:
-        """(prompts,) bool: the prompts whose responses have something to learn from; the others are left out."""
-        return self.loss_mask(rollout).view(len(rollout.rows) // rollout.samples, -1).any(dim=1)
+        """(prompts,) bool: those whose responses have something to learn from. A step without any is skipped."""
+        raise NotImplementedError
 
     def weight_of(self, mask: torch.Tensor) -> float:
         """What responses with this loss mask (S, R) weigh in their step."""
@@ -197,6 +201,10 @@ class OnPolicyTrainer(Trainer):
         """(N, R) bool: the tokens that are trained."""
         return rollout.mask & rollout.ended[:, None] if self.config.mask_unfinished else rollout.mask
 
+    def of_any_token(self, rollout: Rollout, claim: torch.Tensor) -> torch.Tensor:
+        """(N, R) bool -> (prompts,): whether it holds for a token of a response to the prompt."""
+        return claim.view(len(rollout.rows) // rollout.samples, -1).any(dim=1)
+
     # ---- from a rollout to micro-batches ----
 
     def minibatch(self, rollout: Rollout, epoch: int, index: int) -> list[Batch]:
@@ -204,9 +212,9 @@ class OnPolicyTrainer(Trainer):
         groups = len(rollout.rows) // rollout.samples
         rollout_number = self.state.step // self.steps_per_rollout
         order = epoch_order(groups, self.config.seed, rollout_number * self.config.epochs_per_rollout + epoch)
-        teaches = self.teaches(rollout)
-        chosen = [group for group in order[index :: self.config.minibatches] if teaches[group]]
-        if not chosen:
+        counts, teaches = self.counts(rollout), self.teaches(rollout)
+        chosen = [group for group in order[index :: self.config.minibatches] if counts[group]]
+        if not teaches[chosen].any():  # asked of the whole step: every process comes to the same answer
             return []
         costs = self.costs(rollout)
         cuts = share_between(cut_by_tokens(chosen, costs, self.token_budget), costs, self.processes)
