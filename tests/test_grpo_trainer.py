@@ -239,5 +239,13 @@ def test_a_reward_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
 def test_what_the_run_says_of_itself(tmp_path: Path) -> None:
     facts: dict[str, Any] = grpo_trainer(tmp_path, beta=0.1, minibatches=2).facts()
     assert facts["loss"] == "grpo, beta 0.1 (k3)"
+    assert grpo_trainer(tmp_path, beta=0.1, loss="rloo").facts()["loss"] == "rloo, beta 0.1 (k1, in the reward)"
     assert facts["rollout"].startswith("8 prompts x 4 responses, up to 12 tokens, then 2 steps")
     assert facts["reward"] == "early_letters"
+
+
+@pytest.mark.parametrize("setting", [{"clip_ratio": 0.1}, {"clip_ratio_high": 0.3}, {"kl_kind": "k2"}])
+@pytest.mark.parametrize("loss", ["rloo", "reinforce"])
+def test_what_a_loss_does_not_read_is_refused(tmp_path: Path, loss: str, setting: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(setting))} is not read by loss {loss}"):
+        grpo_trainer(tmp_path, loss=loss, **setting)

@@ -55,6 +55,13 @@ class GRPOConfig(OnPolicyConfig):
                 f"loss {self.loss} has no importance ratio, so it may use a response once: set epochs_per_rollout and "
                 "minibatches to 1, or take another loss"
             )
+        unread = [name for name in ("clip_ratio", "clip_ratio_high") if getattr(self, name) is not None]
+        unread += ["kl_kind"] if self.kl_kind != "k3" else []
+        if self.loss in WITHOUT_CLIP and unread:
+            raise ValueError(
+                f"{unread[0]} is not read by loss {self.loss}, which clips nothing and has k1 in the reward: leave it "
+                "out, or take another loss"
+            )
         if self.overlong_buffer >= self.max_new_tokens:
             raise ValueError("overlong_buffer must be less than max_new_tokens: it is the last part of a response")
         return self

@@ -166,7 +166,8 @@ class GRPOTrainer(OnPolicyTrainer):
 
     def facts(self) -> dict[str, str]:
         config = self.config
-        divergence = f", beta {config.beta:g} ({config.kl_kind})" if config.beta else ", no KL term"
+        kind = "k1, in the reward" if config.loss in WITHOUT_CLIP else config.kl_kind
+        divergence = f", beta {config.beta:g} ({kind})" if config.beta else ", no KL term"
         return {"loss": config.loss + divergence} | super().facts()
 
     def shape(self) -> dict[str, Any]:

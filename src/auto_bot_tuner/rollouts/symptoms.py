@@ -238,8 +238,9 @@ def clip_never(past: Past) -> str | None:
     # Several steps on one rollout move some rare token by a fifth, if they move anything.
     if not (past.is_long and past.steps > 1 and max(past.last("clip_fraction")) == 0):
         return None
-    # GSPO's ratio is a mean over tokens, in which such moves drown.
-    cure = "set clip_ratio near 3e-4 for gspo" if getattr(past.config, "loss", "") == "gspo" else "raise learning_rate"
+    # GSPO's ratio is a mean over tokens, in which such moves drown: its own clip, where none is set, is as narrow.
+    is_wide = getattr(past.config, "loss", "") == "gspo" and (getattr(past.config, "clip_ratio", None) or 0) > 1e-2
+    cure = "leave clip_ratio to gspo, whose own is 3e-4" if is_wide else "raise learning_rate"
     return (
         f"{past.steps} steps on each rollout, and no token was ever clipped: the policy hardly moves. If the reward "
         f"does not rise, {cure}."
