@@ -154,6 +154,13 @@ def test_a_reward_that_never_comes_is_said_with_its_reason(tmp_path: Path, capsy
     assert "reward" in said and "0" in said
 
 
+def test_an_evaluation_leaves_the_figures_of_training_alone(tmp_path: Path) -> None:
+    trainer = grpo_trainer(tmp_path, precision="bf16", eval_dataset=letter_prompts(4, 9))
+    trainer.window = {"sampling_gap": [7.0]}
+    assert 0 < trainer.evaluate()["eval_sampling_gap"] < 0.1
+    assert trainer.window == {"sampling_gap": [7.0]}
+
+
 # ---- the reference ----
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 import tyro
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.training.config import STRICT, TrainingConfig
@@ -33,6 +33,10 @@ class OnPolicyConfig(TrainingConfig):
     # Passes over a rollout before the next is written. More learn more from the same responses, which fit less and
     # less to the policy: that is what clipping is for.
     epochs_per_rollout: PositiveInt = 1
+
+    # Padded tokens of one forward pass, which change speed and memory but not the gradient. The responses to a prompt
+    # stay together, however many tokens they have. 0: 2048 on CPU, 16384 elsewhere.
+    micro_batch_tokens: NonNegativeInt = 0
 
     # Divides the logits in writing and in training alike. 1: the model's own distribution.
     temperature: Annotated[float, Field(ge=0.01, allow_inf_nan=False)] = 1.0

@@ -272,9 +272,12 @@ class OnPolicyTrainer(Trainer):
         """
         if self.eval_dataset is None:
             raise UserError("there is no evaluation data: give the trainer an eval_dataset")
+        window, self.window = self.window, {}  # that of training
         rollout, _ = self.write_and_score(self.eval_dataset, range(len(self.eval_dataset)), 1, EVALUATION)
         self.evaluated = rollout
-        return {f"eval_{name}": value for name, value in rollout_metrics(rollout).items()}
+        metrics = rollout_metrics(rollout) | self.observe_rollouts()
+        self.window = window
+        return {f"eval_{name}": value for name, value in metrics.items()}
 
     def objective(self, evaluation: dict[str, float]) -> float:
         """The best policy is the one with the highest reward."""
