@@ -88,6 +88,8 @@ def check_settings(training: PPOConfig) -> None:
         UsageError: there is none, a name is unknown, or value_from has not the one reward model to start from.
     """
     check_rewards(training.reward, training.reward_model, REWARD_CURE)
+    if training.sft_weight and not training.sft_dataset:
+        raise UsageError("sft_dataset and sft_weight go together: name the data set, or leave the weight out")
     if training.value_from == "reward_model" and len(training.reward_model) != 1:
         raise UsageError(
             f"value_from reward_model starts from the one --reward-model, and {len(training.reward_model)} are given: "

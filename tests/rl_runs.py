@@ -117,7 +117,7 @@ def ppo_trainer(
     }
     arguments = {name: given.pop(name, default) for name, default in defaults.items()}
     if imitated is not None:
-        given = {"sft_dataset": "its name", "sft_weight": 0.5, **given}
+        given = {"sft_weight": 0.5, **given}
     config = PPOConfig(**{"output_dir": str(folder), **SHORT_RUN, "minibatches": 2, "epochs_per_rollout": 2, **given})
     return PPOTrainer(policy, tokenizer=letter_tokenizer(), config=config, sft_dataset=imitated, **arguments)
 

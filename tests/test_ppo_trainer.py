@@ -97,7 +97,7 @@ def test_models_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="would be trained along"):
         ppo_trainer(tmp_path, policy=policy, reference_model=policy)
     with pytest.raises(UsageError, match="give both, or none"):
-        ppo_trainer(tmp_path, sft_dataset="its name", sft_weight=0.5)
+        ppo_trainer(tmp_path, sft_weight=0.5)
 
 
 # ---- the loss, written out ----

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from auto_bot_tuner.rollouts.minibatches import at_responses
+from auto_bot_tuner.rollouts.minibatches import at_responses, units_of
 from auto_bot_tuner.rollouts.rollout import Rollout
 from auto_bot_tuner.rollouts.writing import join, load_rollout, save_rollout, take, write
 from auto_bot_tuner.utils.errors import UsageError, UserError
@@ -375,5 +375,21 @@ def test_a_stored_rollout_is_the_same_to_the_bit(tmp_path: Path, make: Any) -> N
 
 
 def test_a_prompt_that_leaves_no_room_is_said_before_the_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no room for 12 more.*--max-length 4 --max-new-tokens 4"):
+    with pytest.raises(UserError, match=r"no room for 12 more.*--max-length 4 --max-new-tokens 4"):
         grpo_trainer(tmp_path, policy=letter_model(max_position_embeddings=8)).train()
+
+
+@pytest.mark.parametrize("is_flat", [True, False])
+def test_the_token_budget_bounds_every_forward_pass(tmp_path: Path, is_flat: bool) -> None:
+    """A group that is larger than the budget is divided; a response that is larger goes alone."""
+    trainer = grpo_trainer(tmp_path)
+    rollout = first_rollout(trainer)
+    budget, groups = 40, range(len(rollout.rows) // rollout.samples)
+    units, costs = units_of(rollout, groups, is_flat, budget)
+    assert [row for unit in units for row in unit] == list(range(len(rollout.rows)))
+    assert any(len(unit) < rollout.samples for unit in units) and any(len(unit) > 1 for unit in units) == is_flat
+    for unit, cost in zip(units, costs, strict=True):
+        attempts = [rollout.attempts[row] for row in unit]
+        assert len({tuple(attempt.prompt_ids) for attempt in attempts}) == 1
+        assert cost == len(attempts[0].prompt_ids) + sum(len(attempt.response_ids) for attempt in attempts)
+        assert cost <= budget or len(unit) == 1

@@ -108,8 +108,12 @@ class PPOConfig(OnPolicyConfig):
     @model_validator(mode="after")
     def check_that_settings_agree(self) -> PPOConfig:
         """Each of these would otherwise be ignored in silence."""
-        if bool(self.sft_dataset) != (self.sft_weight > 0):
-            raise ValueError("sft_dataset and sft_weight go together: give both, or none")
+        if self.sft_dataset and not self.sft_weight:
+            raise ValueError("sft_dataset and sft_weight go together: a data set without a weight would be ignored")
+        if self.kl_target is None and self.kl_horizon != type(self).kl_horizon:
+            raise ValueError("kl_horizon is read with kl_target alone: give that too, or leave it out")
+        if self.early_stop_kl and self.epochs_per_rollout * self.minibatches == 1:
+            raise ValueError("early_stop_kl skips a rollout's other steps, and here it has one: leave it out")
         if self.kl_target is not None and self.kl_coefficient == 0:
             raise ValueError("kl_target multiplies kl_coefficient, and 0 stays 0: set kl_coefficient above 0")
         if self.reward_ensemble != "mean" and len(self.reward_model) < 2:

@@ -41,6 +41,7 @@ from auto_bot_tuner.rollouts.rollout import Rollout
 from auto_bot_tuner.rollouts.trainer import OnPolicyTrainer
 from auto_bot_tuner.training import engine
 from auto_bot_tuner.training.batching import Batch, collate, epoch_order, row_lengths
+from auto_bot_tuner.training.checks import check_no_dropout
 from auto_bot_tuner.training.events import Callback
 from auto_bot_tuner.training.logprobs import CausalNLL, Entropy, SequenceLogprobs
 from auto_bot_tuner.training.optim import build_optimizer
@@ -118,6 +119,7 @@ class PPOTrainer(OnPolicyTrainer):
             raise UsageError("sft_weight weighs the rows of sft_dataset: give both, or none")
         self.value_network, self.sft_dataset = value_network, sft_dataset
         engine.prepare_model(value_network, config)
+        check_no_dropout(value_network)
         self.kl = AdaptiveKL(config.kl_coefficient, config.kl_target, config.kl_horizon)
         self.deviation = RunningDeviation()
         super().__init__(
@@ -268,10 +270,11 @@ class PPOTrainer(OnPolicyTrainer):
             place * self.rows_per_step : (place + 1) * self.rows_per_step
         ]
         mine = order[self.rank :: self.processes]
-        shares = [collate(self.sft_dataset, mine[i :: len(batches)]) for i in range(len(batches))]
+        filled = [batch for batch in batches if batch.weight]  # an empty one would drop its share
+        shares = [collate(self.sft_dataset, mine[i :: len(filled)]) for i in range(len(filled))]
         weight, tokens = self.total([sum(b.weight for b in batches), sum(share.weight for share in shares)])
-        for batch, share in zip(batches, shares, strict=True):
-            scale = self.config.sft_weight * weight / (batch.weight * tokens) if batch.weight and share.weight else 0.0
+        for batch, share in zip(filled, shares, strict=True):
+            scale = self.config.sft_weight * weight / (batch.weight * tokens) if share.weight else 0.0
             found = [share["input_ids"], share["labels"], share["lengths"], torch.tensor(scale)]
             batch.tensors |= dict(zip((*IMITATED, "sft_scale"), found, strict=True))
 

@@ -64,6 +64,8 @@ class OnPolicyConfig(TrainingConfig):
     @model_validator(mode="after")
     def check_dropout(self) -> OnPolicyConfig:
         """With dropout the same weights would give other probabilities in training than in writing."""
+        if self.eval_batch_size != TrainingConfig.eval_batch_size:
+            raise ValueError("eval_batch_size is not read here: rollout_batch_tokens bounds the writing of evaluations")
         if self.dropout > 0:
             raise ValueError("dropout must be 0: with it the ratio of new to old probabilities would be noise")
         return self

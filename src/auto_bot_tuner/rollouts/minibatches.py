@@ -2,12 +2,12 @@
 
     rollout (N, R)  --collate-->  sequences (S, T), prompt and response  --forward-->  (S, T)  --at_responses-->  (S, R)
 
-A *group* is a prompt with its responses. They stay together: where rows travel flat the prompt is computed once.
+A *group* is a prompt with its responses. Where rows travel flat they stay together, and the prompt is computed once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -25,37 +25,50 @@ def rows_of(rollout: Rollout, groups: Sequence[int]) -> list[int]:
     return [group * rollout.samples + k for group in groups for k in range(rollout.samples)]
 
 
-def costs(rollout: Rollout, is_flat: bool) -> list[int]:
-    """Tokens that each group takes in a forward pass: its prompt once where rows travel flat, else all padded."""
-    lengths = rollout.lengths.view(-1, rollout.samples)  # (groups, samples)
-    prompts = [len(attempt.prompt_ids) for attempt in rollout.attempts[:: rollout.samples]]
-    if is_flat:
-        return [prompt + int(total) for prompt, total in zip(prompts, lengths.sum(dim=1), strict=True)]
-    longest = lengths.amax(dim=1)
-    return [(prompt + int(length)) * rollout.samples for prompt, length in zip(prompts, longest, strict=True)]
+def units_of(
+    rollout: Rollout, groups: Iterable[int], is_flat: bool, token_budget: int
+) -> tuple[list[list[int]], list[int]]:
+    """The rows that travel together, and the tokens that each such unit takes in a forward pass.
+
+    Where rows travel flat a prompt goes with its responses and is computed once; what exceeds the budget is a unit of
+    its own, with the prompt again. Elsewhere each response goes alone: padded rows share nothing.
+    """
+    units, costs = list[list[int]](), list[int]()
+    for group in groups:
+        for k, row in enumerate(rows_of(rollout, [group])):
+            attempt = rollout.attempts[row]
+            if is_flat and k > 0 and costs[-1] + len(attempt.response_ids) <= token_budget:
+                units[-1].append(row)
+                costs[-1] += len(attempt.response_ids)
+            else:
+                units.append([row])
+                costs.append(len(attempt.prompt_ids) + len(attempt.response_ids))
+    return units, costs
 
 
-def collate(rollout: Rollout, groups: Sequence[int], loss_mask: torch.Tensor) -> Batch:
+def collate(rollout: Rollout, rows: Sequence[int], loss_mask: torch.Tensor) -> Batch:
     """Right-padded prompts with responses: input_ids, labels (S, T), lengths, shared (S,) as in `training/batching.py`.
 
     And of the rollout mask (the loss's), old_logprobs and `PER_TOKEN`, (S, R) with R the longest response of these. Its
-    weight is left at 0: the method says it. No groups (a process with nothing to do in this step): the first one.
+    weight is left at 0: the method says it. No rows (a process with nothing to do in this step): the first one.
     """
-    rows = rows_of(rollout, groups or [0])
-    attempts = [rollout.attempts[row] for row in rows]
-    sequences = [sequence_of(attempt.prompt_ids, attempt.response_ids) for attempt in attempts]
-    batch = batching.collate(sequences, range(len(sequences)))
-    shared = [len(attempt.prompt_ids) * (i % rollout.samples > 0) for i, attempt in enumerate(attempts)]
-    width = int(rollout.lengths[rows].max())
+    chosen = list(rows) or [0]
+    attempts = [rollout.attempts[row] for row in chosen]
+    batch = batching.collate(
+        [sequence_of(attempt.prompt_ids, attempt.response_ids) for attempt in attempts], range(len(attempts))
+    )
+    groups = [None, *(row // rollout.samples for row in chosen)]  # a neighbour of the same prompt shares it
+    shared = [len(a.prompt_ids) * (now == before) for a, before, now in zip(attempts, groups, groups[1:], strict=False)]
+    width = int(rollout.lengths[chosen].max())
     tensors = batch.tensors | {
         "shared": torch.tensor(shared),
-        "mask": loss_mask[rows, :width],
-        "old_logprobs": rollout.logprobs[rows, :width],
+        "mask": loss_mask[chosen, :width],
+        "old_logprobs": rollout.logprobs[chosen, :width],
     }
     for name in PER_TOKEN:
         if (values := getattr(rollout, name)) is not None:
-            tensors[name] = values[rows, :width]
-    return Batch(tensors, 0, batch.tokens if groups else 0, [rollout.rows[row] for row in rows])
+            tensors[name] = values[chosen, :width]
+    return Batch(tensors, 0, batch.tokens if rows else 0, [rollout.rows[row] for row in chosen])
 
 
 def sequence_of(prompt_ids: Sequence[int], response_ids: Sequence[int]) -> dict[str, torch.Tensor]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from auto_bot_tuner.evaluation.engine import context_limit, evaluation_mode
 from auto_bot_tuner.rewards.named import as_reward
 from auto_bot_tuner.rollouts.config import OnPolicyConfig
 from auto_bot_tuner.rollouts.health import Health
-from auto_bot_tuner.rollouts.minibatches import at_responses, collate, costs, rows_of
+from auto_bot_tuner.rollouts.minibatches import at_responses, collate, rows_of, units_of
 from auto_bot_tuner.rollouts.rollout import Rollout
 from auto_bot_tuner.rollouts.statistics import rollout_metrics
 from auto_bot_tuner.rollouts.writing import join, load_rollout, save_rollout, take, write
@@ -174,10 +174,8 @@ class OnPolicyTrainer(Trainer):
         width = rollout.responses.shape[1]
         if self.reference is not None:
             rollout.reference_logprobs = torch.zeros(rollout.logprobs.shape)
-        groups = range(len(rollout.rows) // rollout.samples)
-        for cut in cut_by_tokens(groups, self.costs(rollout), self.token_budget):
-            batch = self.collate_rollout(rollout, cut).to(self.accelerator.device)
-            rows = rows_of(rollout, cut)
+        for rows in self.cut(rollout, range(len(rollout.rows) // rollout.samples), 1):
+            batch = self.collate_rows(rollout, rows).to(self.accelerator.device)
             if self.reference is not None and rollout.reference_logprobs is not None:
                 with self.accelerator.autocast():  # as the policy computes: the same model gives the same numbers
                     found = self.reference.logprobs(batch)
@@ -208,7 +206,7 @@ class OnPolicyTrainer(Trainer):
     # ---- from a rollout to micro-batches ----
 
     def minibatch(self, rollout: Rollout, epoch: int, index: int) -> list[Batch]:
-        """This process's micro-batches of one optimiser step; a prompt's responses stay together."""
+        """This process's micro-batches of one optimiser step, which takes whole prompts: all of their responses."""
         groups = len(rollout.rows) // rollout.samples
         rollout_number = self.state.step // self.steps_per_rollout
         order = epoch_order(groups, self.config.seed, rollout_number * self.config.epochs_per_rollout + epoch)
@@ -216,17 +214,23 @@ class OnPolicyTrainer(Trainer):
         chosen = [group for group in order[index :: self.config.minibatches] if counts[group]]
         if not teaches[chosen].any():  # asked of the whole step: every process comes to the same answer
             return []
-        costs = self.costs(rollout)
-        cuts = share_between(cut_by_tokens(chosen, costs, self.token_budget), costs, self.processes)
-        return [self.collate_rollout(rollout, cut) for cut in cuts[self.rank :: self.processes]]
+        cuts = self.cut(rollout, chosen, self.processes)
+        return [self.collate_rows(rollout, rows) for rows in cuts[self.rank :: self.processes]]
 
-    def costs(self, rollout: Rollout) -> list[int]:
-        return costs(rollout, self.is_flat)
+    def cut(self, rollout: Rollout, groups: Iterable[int], processes: int) -> list[list[int]]:
+        """The responses of these prompts, cut by the token budget into a multiple of `processes` forward passes."""
+        units, costs = units_of(rollout, groups, self.is_flat, self.token_budget)
+        cuts = share_between(cut_by_tokens(range(len(units)), costs, self.token_budget), costs, processes)
+        return [[row for unit in cut for row in units[unit]] for cut in cuts]
 
     def collate_rollout(self, rollout: Rollout, groups: Sequence[int]) -> Batch:
-        """These prompts with their responses as one forward pass, weighed by the method."""
-        batch = collate(rollout, groups, self.loss_mask(rollout))
-        batch.weight = self.weight_of(batch["mask"]) if groups else 0
+        """These prompts with all of their responses as one forward pass."""
+        return self.collate_rows(rollout, rows_of(rollout, groups))
+
+    def collate_rows(self, rollout: Rollout, rows: Sequence[int]) -> Batch:
+        """These responses with their prompts as one forward pass, weighed by the method."""
+        batch = collate(rollout, rows, self.loss_mask(rollout))
+        batch.weight = self.weight_of(batch["mask"]) if rows else 0
         return batch
 
     def check_ratio(self, logprobs: torch.Tensor, batch: Batch) -> None:

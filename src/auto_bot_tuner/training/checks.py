@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,9 +90,9 @@ def check_context(datasets: list[Any], model: Any) -> None:
         raise UserError(f"the longest row has {longest} tokens, the model reads {limit} at most: --max-length {limit}")
 
 
-def check_disk(folder: Path, model: nn.Module) -> None:
+def check_disk(folder: Path, parameters: Iterable[nn.Parameter]) -> None:
     """Room for one checkpoint: weights, and two float32 averages per trained weight, half as much again for luck."""
-    trained = sum(p.numel() * 4 for p in model.parameters() if p.requires_grad)
+    trained = sum(p.numel() * 4 for p in parameters)
     need = int(1.5 * 3 * trained)
     free = shutil.disk_usage(folder).free
     if free < need:

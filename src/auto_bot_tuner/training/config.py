@@ -150,7 +150,7 @@ class TrainingConfig:
     save_steps: NonNegativeInt = 500
     # Keep this many newest checkpoints (and the best, where it is tracked). 0: keep all.
     save_total_limit: NonNegativeInt = 2
-    # Put the weights with the lowest evaluation loss into final/, instead of the last ones.
+    # Put the weights with the lowest evaluation loss (PPO, GRPO: the highest reward) into final/, not the last ones.
     keep_best: bool = False
     # Stop after this many evaluations without a new best. 0: never.
     early_stopping_patience: NonNegativeInt = 0

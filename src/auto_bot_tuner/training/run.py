@@ -62,7 +62,7 @@ class Run:
             torch.manual_seed(self.config.seed + trainer.rank)  # dropout and noise differ between processes
         if trainer.is_main:
             cut_logs(self.folder, trainer.state.step)
-            checks.check_disk(self.folder, trainer.model)
+            checks.check_disk(self.folder, trainer.trained_parameters().values())
             if checkpoint is None:
                 checks.check_save(trainer, self.folder)
             self.reporters = build_reporters(self.config, trainer.state.step)
