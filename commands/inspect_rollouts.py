@@ -202,10 +202,10 @@ def group_table(rollout: Rollout, group: range) -> Table:
     from auto_bot_tuner.utils.terminal import neutral
 
     assert rollout.advantages is not None
-    table = Table("", box=None, header_style="bold")
+    table = Table("", box=None, header_style="bold", expand=True)
     for column in ("score", "advantage", "tokens"):
-        table.add_column(column, justify="right")
-    table.add_column("response (■ ended)", no_wrap=True, overflow="ellipsis")
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("response (■ ended)", no_wrap=True, overflow="ellipsis", ratio=1)  # what the numbers leave
     for row in group:
         advantage = float(rollout.advantages[row, 0])
         text = neutral(rollout.attempts[row].response).replace("\n", "⏎") + " ■" * bool(rollout.ended[row])

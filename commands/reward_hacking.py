@@ -39,7 +39,7 @@ class Arguments:
     # What the arm `kl` pays for a nat of divergence.
     kl_coefficient: PositiveFloat = 0.4
     # Where the arm `early-stop` ends: nats a response.
-    kl_limit: PositiveFloat = 2.0
+    kl_limit: PositiveFloat = 6.0
     # Write the curves to this file as JSON.
     json: str = ""
     # Picture of the curves: .svg, .png or .pdf. Empty: reward-hacking.svg in output_dir.

@@ -11,6 +11,7 @@ from auto_bot_tuner.utils.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from auto_bot_tuner.data.rows import Rows
+    from auto_bot_tuner.rewards import WeightedSum
     from auto_bot_tuner.rollouts.dataset import PromptDataset
 
 
@@ -42,6 +43,18 @@ def eval_prompts_of(rows: Rows | None, tokenizer: Any, data: DatasetConfig) -> P
         return None if rows is None else prompts_of(rows, tokenizer, data)
     except UserError as error:
         raise UserError(f"of the evaluation rows, {error}; or --eval-fraction 0") from error
+
+
+def try_reward(reward: WeightedSum, prompts: PromptDataset) -> None:
+    """Score a made-up answer to the first prompt: a reward that needs what the rows have not fails here, and at once.
+
+    Raises:
+        UserError: it does.
+    """
+    from auto_bot_tuner.rollouts.writing import attempts_of
+
+    made_up = prompts.tokenizer("An answer.", add_special_tokens=False)["input_ids"]
+    reward.score(attempts_of(prompts, [0], [made_up], [False]))
 
 
 def describe_prompts(prompts: PromptDataset) -> str:

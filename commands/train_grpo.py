@@ -11,7 +11,7 @@ from auto_bot_tuner.grpo.config import GRPOConfig
 from auto_bot_tuner.training.config import STRICT, TrainingConfig
 from auto_bot_tuner.utils.run_config import RunConfig
 from commands.layers import RunArguments, preset_layers
-from commands.rollouts import check_rewards, describe_prompts, eval_prompts_of, prompts_of
+from commands.rollouts import check_rewards, describe_prompts, eval_prompts_of, prompts_of, try_reward
 from commands.training import carry_out, config_writer, rows_of, run_recipe
 
 
@@ -41,6 +41,7 @@ def train(config: RunConfig, dry_run: bool = False) -> None:
     policy, tokenizer, _ = load_from_config(config.model)
 
     prompts = prompts_of(train_rows, tokenizer, config.dataset)
+    try_reward(reward, prompts)
     eval_prompts = eval_prompts_of(eval_rows, tokenizer, config.dataset)
     # None: the reference, where beta asks for one, is had as `--reference` says.
     trainer = GRPOTrainer(policy, reward, tokenizer, prompts, None, eval_prompts, training, [config_writer(config)])

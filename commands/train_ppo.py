@@ -16,7 +16,7 @@ from auto_bot_tuner.training.config import STRICT, DatasetConfig, ModelConfig, T
 from auto_bot_tuner.utils.errors import UsageError, UserError
 from auto_bot_tuner.utils.run_config import RunConfig
 from commands.layers import RunArguments, preset_layers
-from commands.rollouts import check_rewards, describe_prompts, eval_prompts_of, prompts_of
+from commands.rollouts import check_rewards, describe_prompts, eval_prompts_of, prompts_of, try_reward
 from commands.training import carry_out, config_writer, rows_of, run_recipe, say
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def train(config: RunConfig, dry_run: bool = False) -> None:
         say_shared(share_backbone(policy, value_network, *scoring))
 
     prompts = prompts_of(train_rows, tokenizer, data)
+    try_reward(reward, prompts)
     eval_prompts = eval_prompts_of(eval_rows, tokenizer, data)
     longest = data.max_length + training.max_new_tokens  # what the policy reads and writes in this run
     sft_dataset = InstructionDataset(sft_rows, tokenizer, longest, "auto") if sft_rows is not None else None
@@ -106,8 +107,8 @@ def check_folders(names: Sequence[str]) -> None:
     for name in names:
         if not Path(name).expanduser().is_dir() and name not in BUNDLED_MODELS and name.strip("./~").count("/") != 1:
             raise UserError(
-                f"--reward-model {name}: no such folder (looked from {Path.cwd()}); check the path, or train a reward "
-                "model with: python main.py train-reward"
+                f"--reward-model {name}: no such folder (looked from {Path.cwd()}); name another with --reward-model, "
+                "or train one with: python main.py train-reward"
             )
 
 

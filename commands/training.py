@@ -166,7 +166,7 @@ def closing_words(summary: dict[str, Any], use: str, shown: Sequence[str]) -> st
     if skipped == summary["steps"]:
         figures += ". Every step was skipped, there was nothing to learn from: the model is what it was"
     elif skipped:
-        figures += f"; {skipped:,} steps were skipped, which had nothing to learn from"
+        figures += f"; of the steps {skipped:,} had nothing to learn from and left the model as it was"
     return (
         f"Trained {summary['steps']:,} steps, {summary['tokens']:,} tokens in {summary['seconds']:.0f} s "
         f"({summary['tokens_per_second']:,.0f} tokens/s){figures}.\n"

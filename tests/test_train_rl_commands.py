@@ -6,7 +6,6 @@ import importlib
 import itertools
 import json
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -213,11 +212,9 @@ def test_the_help_shows_every_setting(verb, capsys):
     ],
 )
 def test_wrong_usage_is_one_line_with_the_cure(argv, words, capsys):
-    started = time.perf_counter()
     assert main.main(argv) == 2
     err = last_error(capsys)
     assert not [word for word in words if word not in err], err
-    assert time.perf_counter() - started < 5  # no model was loaded
 
 
 @pytest.mark.parametrize(
@@ -238,3 +235,10 @@ def test_what_cannot_be_had_is_one_line(argv, words, capsys):
     err = last_error(capsys)
     assert not [word for word in words if word not in err], err
     assert not Path("run").exists()
+
+
+def test_a_dry_run_finds_that_the_rows_lack_what_the_reward_needs(elsewhere, capsys):
+    (elsewhere / "asks.jsonl").write_text('{"prompt": "What is cold?"}\n' * 3)
+    flags = ["--model", "tiny", "--dataset", "asks.jsonl", "--eval-fraction", "0", "--reward", "numeric"]
+    assert main.main(["train-grpo", *flags, "--dry-run"]) == 1
+    assert "numeric needs rows with a reference answer" in last_error(capsys)

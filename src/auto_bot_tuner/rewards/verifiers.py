@@ -105,8 +105,13 @@ def reference_answer(attempt: Attempt, name: str) -> str:
     Raises:
         UserError: it has none.
     """
-    place = f"reward {name} needs rows with a reference answer, and that of {shortened(asked(attempt))} has none"
-    return question_and_answer(attempt.row, place)[1]
+    try:
+        return question_and_answer(attempt.row, "the row")[1]
+    except UserError as error:
+        raise UserError(
+            f"reward {name} needs rows with a reference answer, and that of {shortened(asked(attempt))} has none: add a "
+            "column answer, or take a reward that needs none"
+        ) from error
 
 
 def correct(attempt: Attempt) -> bool:

@@ -62,6 +62,8 @@ class PPOConfig(OnPolicyConfig):
     minibatches: PositiveInt = 4
     # Passes over a rollout before the next is written.
     epochs_per_rollout: PositiveInt = 4
+    # Log every this many steps. The default is once a rollout: reward and KL are of whole rollouts.
+    logging_steps: PositiveInt = 16
 
     # Reward models, one folder each. Several score together, as reward_ensemble says.
     reward_model: tuple[str, ...] = ()
