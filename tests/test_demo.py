@@ -139,6 +139,7 @@ def test_every_stage_names_a_file_that_exists():
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_the_whole_demo_teaches_the_tiny_model_to_answer_and_to_stop(tmp_path):
     path = tmp_path / "table.json"
     demo.run(demo.Arguments(json=str(path), output_dir=str(tmp_path / "demo")))

@@ -17,7 +17,7 @@ from commands import CONFIGS
 from commands.demo import held_out_rows
 from commands.demo_results import Result, measure_answers
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 SEEDS = (1, 2, 3)
 BEST_GOLD = 1.5

@@ -109,8 +109,8 @@ def reference_answer(attempt: Attempt, name: str) -> str:
         return question_and_answer(attempt.row, "the row")[1]
     except UserError as error:
         raise UserError(
-            f"reward {name} needs rows with a reference answer, and that of {shortened(asked(attempt))} has none: add a "
-            "column answer, or take a reward that needs none"
+            f"reward {name} needs rows with a reference answer, and that of {shortened(asked(attempt))} has none: "
+            "add a column answer, or take a reward that needs none"
         ) from error
 
 
