@@ -270,10 +270,12 @@ class PPOTrainer(OnPolicyTrainer):
             place * self.rows_per_step : (place + 1) * self.rows_per_step
         ]
         mine = order[self.rank :: self.processes]
-        filled = [batch for batch in batches if batch.weight]  # an empty one would drop its share
-        shares = [collate(self.sft_dataset, mine[i :: len(filled)]) for i in range(len(filled))]
+        # An empty batch would drop its share: it gets none, yet takes part, as processes must sum the same figures.
+        filled = [batch for batch in batches if batch.weight]
+        dealt = {id(batch): mine[i :: len(filled)] for i, batch in enumerate(filled)}
+        shares = [collate(self.sft_dataset, dealt.get(id(batch), [])) for batch in batches]
         weight, tokens = self.total([sum(b.weight for b in batches), sum(share.weight for share in shares)])
-        for batch, share in zip(filled, shares, strict=True):
+        for batch, share in zip(batches, shares, strict=True):
             scale = self.config.sft_weight * weight / (batch.weight * tokens) if share.weight else 0.0
             found = [share["input_ids"], share["labels"], share["lengths"], torch.tensor(scale)]
             batch.tensors |= dict(zip((*IMITATED, "sft_scale"), found, strict=True))
