@@ -1,4 +1,4 @@
-"""`tiny-prompts` and `tiny-puzzles` keep their word: new questions, checkable by code; what is tested is not trained."""
+"""`tiny-prompts` and `tiny-puzzles`: new questions that code can check, and what is tested is not trained."""
 
 from __future__ import annotations
 

@@ -78,13 +78,14 @@ def _drop_oldest_turns(prompt_format: PromptFormat, group: EncodedGroup, excess:
     system = [message for message in group.prompt if message["role"] == "system"]
     lengths = group.sides[0].segment_lengths
     turn_lengths = [sum(lengths[i : i + 2]) for i in range(0, len(lengths) - 1, 2)]
-    # Without a look at the system message (it is counted in the first turn) this guess is never too large.
+    # A guess without a look at the system message, which is counted in the first turn. Tokens may merge otherwise where
+    # turns now meet, so it may be one turn too large: one step back.
     guess, too_long = 0, excess(group)
     while too_long > 0 and guess < len(starts) - 1:
         too_long -= turn_lengths[guess]
         guess += 1
     kept = group
-    for dropped in range(guess, len(starts)):
+    for dropped in range(max(0, guess - 1), len(starts)):
         if dropped:
             kept = group.with_prompt(prompt_format, system + group.prompt[starts[dropped] :], turns=dropped)
         if excess(kept) <= 0:
