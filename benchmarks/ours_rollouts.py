@@ -10,7 +10,6 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from auto_bot_tuner.grpo import GRPOConfig, GRPOTrainer
-from auto_bot_tuner.grpo.trainer import SEQUENCES
 from auto_bot_tuner.rewards.source import Attempt
 from auto_bot_tuner.rlhf import RewardModel
 from auto_bot_tuner.rlhf.config import PPOConfig
@@ -19,9 +18,10 @@ from auto_bot_tuner.rlhf.scoring import score_rows
 from auto_bot_tuner.rlhf.shared_backbone import bytes_of, share_backbone
 from auto_bot_tuner.rlhf.value_network import create_value_network_from_policy
 from auto_bot_tuner.rollouts import trainer as rollouts_trainer
+from auto_bot_tuner.rollouts.minibatches import SEQUENCES
 from auto_bot_tuner.rollouts.rollout import Rollout
 from auto_bot_tuner.rollouts.trainer import OnPolicyTrainer
-from auto_bot_tuner.rollouts.writing import attempts_of, padded, real, write
+from auto_bot_tuner.rollouts.writing import rollout_of, write
 from auto_bot_tuner.training.batching import epoch_order
 from auto_bot_tuner.training.events import Event
 from auto_bot_tuner.training.logprobs import causal_model
@@ -99,18 +99,9 @@ class Paced(OnPolicyTrainer):
 
     def replay(self, dataset: TokenPrompts, rows: Sequence[int], samples: int, step: int) -> Rollout:
         ids = replayed_responses(self.task, step)
-        answered = [row for row in rows for _ in range(samples)]
         ended = [response[-1] in STOP_IDS for response in ids]
-        responses = padded([torch.tensor(response) for response in ids])
-        rollout = Rollout(
-            rows=answered,
-            samples=samples,
-            attempts=attempts_of(dataset, answered, ids, ended),
-            responses=responses,
-            mask=real(ids, responses.shape[1]),
-            ended=torch.tensor(ended),
-            logprobs=torch.zeros(responses.shape),
-        )
+        unknown = [[0.0] * len(response) for response in ids]
+        rollout = rollout_of(dataset, rows, samples, ids, ended, unknown)
         batch = self.collate_rollout(rollout, range(len(rows)))
         logprobs = self.module(*(batch[name] for name in SEQUENCES))[0]
         self.refresh_logprobs(logprobs, rollout, range(len(ids)), batch)

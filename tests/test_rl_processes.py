@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.processes import run_in_two
 from tests.rl_runs import grpo_trainer, imitation_rows, letter_prompts, ppo_trainer, run_logged
 from tests.training_runs import weights
-
-ROOT = Path(__file__).parent.parent
 
 WORKER = """
 import sys
@@ -51,17 +47,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     worker = folder / "worker.py"
     worker.write_text(WORKER)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {
-        **os.environ,
-        "ACCELERATE_USE_CPU": "true",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": f"{ROOT}:{ROOT}/src",
-    }
-    done = subprocess.run(
-        [*command, str(worker), str(folder)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_in_two(worker, str(folder))
     return folder
 
 

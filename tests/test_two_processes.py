@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.processes import run_in_two
 from tests.training_runs import logged, losses, small_trainer
-
-ROOT = Path(__file__).parent.parent
 
 WORKER = """
 import sys
@@ -30,22 +26,7 @@ trainer.train()
 def two_processes(folder: Path, mode: str) -> None:
     worker = folder.parent / f"worker_{mode}.py"
     worker.write_text(WORKER)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {
-        **os.environ,
-        "ACCELERATE_USE_CPU": "true",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": f"{ROOT}:{ROOT}/src",
-    }
-    done = subprocess.run(
-        [*command, str(worker), str(folder), mode],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_in_two(worker, str(folder), mode)
 
 
 @pytest.mark.parametrize("mode", ["full", "lora"])

@@ -8,7 +8,7 @@ __getattr__, __all__ = lazy_exports(
         "DPOConfig": "config",
         "DPOTrainer": "trainer",
         "PreferenceDataset": "dataset",
-        "create_reference_model": "reference",
+        "create_reference_model": ".training.reference",
         "dpo_loss": "loss",
         "kto_loss": "loss",
     },

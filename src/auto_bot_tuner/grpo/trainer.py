@@ -28,7 +28,7 @@ from auto_bot_tuner.grpo.loss import (
     overlong_penalty,
     rewards_with_kl,
 )
-from auto_bot_tuner.rollouts.minibatches import at_responses
+from auto_bot_tuner.rollouts.minibatches import SEQUENCES, at_responses
 from auto_bot_tuner.rollouts.rollout import Rollout
 from auto_bot_tuner.rollouts.trainer import OnPolicyTrainer
 from auto_bot_tuner.training.batching import Batch
@@ -36,8 +36,6 @@ from auto_bot_tuner.training.events import Callback
 from auto_bot_tuner.training.logprobs import SequenceLogprobs
 
 __all__ = ["GRPOConfig", "GRPOTrainer"]
-
-SEQUENCES = ("input_ids", "labels", "lengths", "shared")
 
 
 class PolicyTokens(SequenceLogprobs):
@@ -91,13 +89,10 @@ class GRPOTrainer(OnPolicyTrainer):
 
     # ---- a rollout ----
 
-    def measure(self, rollout: Rollout, rows: Sequence[int], batch: Batch) -> None:
-        """Old log-probabilities, where writing is not exact."""
-        if not self.keeps_sampling_logprobs:
-            module = self.accelerator.unwrap_model(self.module)
-            with self.accelerator.autocast():
-                logprobs, _ = module(*(batch[name] for name in SEQUENCES))
-            self.refresh_logprobs(logprobs, rollout, rows, batch)
+    def policy_logprobs(self, batch: Batch) -> torch.Tensor:
+        module: PolicyTokens = self.accelerator.unwrap_model(self.module)
+        input_ids, labels, lengths, shared = (batch[name] for name in SEQUENCES)
+        return module.with_entropies(input_ids, labels, lengths, shared, "none")[0]
 
     def judge(self, rollout: Rollout) -> None:
         """Scores, and the advantage of each response over its siblings, the same for all of its tokens."""

@@ -7,7 +7,7 @@ __getattr__, __all__ = lazy_exports(
     {
         "PPOConfig": "config",
         "PPOTrainer": "ppo_trainer",
-        "PromptDataset": "prompts",
+        "PromptDataset": ".rollouts.dataset",
         "RewardEnsemble": "ensemble",
         "RewardModel": "reward_model",
         "RewardModelConfig": "config",

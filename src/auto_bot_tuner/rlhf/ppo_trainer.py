@@ -36,7 +36,7 @@ from auto_bot_tuner.rlhf.ppo_loss import (
 )
 from auto_bot_tuner.rlhf.running_scale import RunningDeviation
 from auto_bot_tuner.rlhf.value_network import SequenceValues, ValueNetwork
-from auto_bot_tuner.rollouts.minibatches import at_responses
+from auto_bot_tuner.rollouts.minibatches import SEQUENCES, at_responses
 from auto_bot_tuner.rollouts.rollout import Rollout
 from auto_bot_tuner.rollouts.trainer import OnPolicyTrainer
 from auto_bot_tuner.training import engine
@@ -49,7 +49,6 @@ from auto_bot_tuner.utils.errors import UsageError
 
 __all__ = ["PPOConfig", "PPOTrainer"]
 
-SEQUENCES = ("input_ids", "labels", "lengths", "shared")
 IMITATED = ("sft_input_ids", "sft_labels", "sft_lengths")
 # In units of reward. A first KL of 1e-6 is rounding and no reward; whitened, and divided by its own size in Adam, it
 # would be learnt from as if it were one.
@@ -164,18 +163,17 @@ class PPOTrainer(OnPolicyTrainer):
 
     # ---- steps 3 to 6 of a rollout ----
 
-    def measure(self, rollout: Rollout, rows: Sequence[int], batch: Batch) -> None:
-        """Values before each token and, where writing is not exact, old log-probabilities."""
-        module = self.accelerator.unwrap_model(self.module)
-        sequences = [batch[name] for name in SEQUENCES]
+    def policy_logprobs(self, batch: Batch) -> torch.Tensor:
+        found: torch.Tensor = self.accelerator.unwrap_model(self.module).policy(*(batch[name] for name in SEQUENCES))
+        return found
+
+    def foresee(self, rollout: Rollout, rows: Sequence[int], batch: Batch) -> None:
+        """Values before each token of these responses."""
         if rollout.values is None:
             rollout.values = torch.zeros(rollout.logprobs.shape)
         with self.accelerator.autocast():
-            values = module.values(*sequences)
-            logprobs = None if self.keeps_sampling_logprobs else module.policy(*sequences)
+            values = self.accelerator.unwrap_model(self.module).values(*(batch[name] for name in SEQUENCES))
         rollout.values[rows] = at_responses(values, batch["labels"], rollout.responses.shape[1]).cpu()
-        if logprobs is not None:
-            self.refresh_logprobs(logprobs, rollout, rows, batch)
 
     def judge(self, rollout: Rollout) -> None:
         """Rewards per token, advantages, returns; then the price of divergence for the next rollout."""
@@ -206,16 +204,12 @@ class PPOTrainer(OnPolicyTrainer):
         is_foreseen = not bool((surprise.abs() > ROUNDING)[mask].any())
         return self.of_any_token(rollout, mask & ((rollout.advantages != 0) | (surprise != 0))) & (not is_foreseen)
 
-    def usable_scores(self, rollout: Rollout) -> torch.Tensor:
-        """As PPO and GRPO alike; before, with `scale_rewards`, divided by the deviation of all scores so far."""
-        assert rollout.raw_scores is not None
+    def scaled(self, scores: torch.Tensor) -> torch.Tensor:
+        """With `scale_rewards`, divided by the deviation of all scores so far."""
         if not self.config.scale_rewards:
-            return super().usable_scores(rollout)
-        self.deviation.update(rollout.raw_scores)
-        raw, rollout.raw_scores = rollout.raw_scores, rollout.raw_scores / self.deviation.value
-        scores = super().usable_scores(rollout)
-        rollout.raw_scores = raw
-        return scores
+            return scores
+        self.deviation.update(scores)
+        return scores / self.deviation.value
 
     # ---- what a batch is worth ----
 

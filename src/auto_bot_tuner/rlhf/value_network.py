@@ -23,13 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from auto_bot_tuner.rlhf.reward_model import RewardModel
 from auto_bot_tuner.training.flat import hidden_states_at, make_flat, real_tokens
-from auto_bot_tuner.training.logprobs import causal_model, predicted
+from auto_bot_tuner.training.logprobs import causal_model, predicted, where_they_stand
 from auto_bot_tuner.utils.errors import UsageError, UserError
 from auto_bot_tuner.utils.quiet import quiet_libraries
 from auto_bot_tuner.utils.saving import check_written, is_adapted
@@ -150,8 +149,7 @@ class SequenceValues(nn.Module):
         """
         wanted, _ = predicted(labels)  # (S, T): the positions before the trained tokens
         found = self.network.values_at(input_ids, lengths, wanted, shared, self.is_flat)  # (N,)
-        at_predictors = torch.zeros(wanted.shape, device=found.device).masked_scatter(wanted, found)
-        return F.pad(at_predictors[:, :-1], (1, 0))
+        return where_they_stand(found, wanted)
 
 
 def create_value_network_from_policy(policy: nn.Module) -> ValueNetwork:

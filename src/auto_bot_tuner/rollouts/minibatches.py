@@ -16,6 +16,8 @@ from auto_bot_tuner.rollouts.rollout import Rollout
 from auto_bot_tuner.training import batching
 from auto_bot_tuner.training.batching import Batch
 
+# What the modules that read sequences are called with.
+SEQUENCES = ("input_ids", "labels", "lengths", "shared")
 # What a batch takes along of a rollout, as far as it has got.
 PER_TOKEN = ("reference_logprobs", "advantages", "values", "returns")
 

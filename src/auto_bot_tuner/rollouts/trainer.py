@@ -99,8 +99,12 @@ class OnPolicyTrainer(Trainer):
         """Steps 4 to 6: rewards, values where there are any, advantages."""
         raise NotImplementedError
 
-    def measure(self, rollout: Rollout, rows: Sequence[int], batch: Batch) -> None:
-        """What else is computed by forward passes of these responses: their batch is at hand."""
+    def policy_logprobs(self, batch: Batch) -> torch.Tensor:
+        """(S, T): log-probability of each trained token by the training forward, without what else that computes."""
+        raise NotImplementedError
+
+    def foresee(self, rollout: Rollout, rows: Sequence[int], batch: Batch) -> None:
+        """Step 5: values before the tokens of these responses, where the method has any; their batch is at hand."""
 
     def counts(self, rollout: Rollout) -> torch.Tensor:
         """(prompts,) bool: the prompts that stand in the loss; those without a trained token are left out."""
@@ -160,7 +164,7 @@ class OnPolicyTrainer(Trainer):
         rollout.raw_scores, rollout.components = self.reward.score(rollout.attempts)
         rollout.scores = rollout.raw_scores
         with evaluation_mode(self.module):
-            self.compare(rollout)
+            self.compare(rollout, number)
         seconds = {"writing": written - started, "scoring": time.perf_counter() - written}
         if self.processes > 1:
             parts: list[Rollout] = gather_object([rollout])[: len(prompts)]
@@ -169,8 +173,8 @@ class OnPolicyTrainer(Trainer):
             rollout = take(join(parts), rows_of(rollout, order))
         return rollout, seconds
 
-    def compare(self, rollout: Rollout) -> None:
-        """Step 3, and what else the method measures by forward passes: reference, old log-probabilities, values."""
+    def compare(self, rollout: Rollout, number: int) -> None:
+        """Step 3, and what else forward passes say: fresh old log-probabilities where writing's will not do; values."""
         width = rollout.responses.shape[1]
         if self.reference is not None:
             rollout.reference_logprobs = torch.zeros(rollout.logprobs.shape)
@@ -180,7 +184,12 @@ class OnPolicyTrainer(Trainer):
                 with self.accelerator.autocast():  # as the policy computes: the same model gives the same numbers
                     found = self.reference.logprobs(batch)
                 rollout.reference_logprobs[rows] = at_responses(found, batch["labels"], width).cpu()
-            self.measure(rollout, rows, batch)
+            if not self.keeps_sampling_logprobs:
+                with self.accelerator.autocast():
+                    fresh = self.policy_logprobs(batch)
+                self.refresh_logprobs(fresh, rollout, rows, batch)
+            if number != EVALUATION:  # nothing is learnt from those
+                self.foresee(rollout, rows, batch)
 
     def refresh_logprobs(self, logprobs: torch.Tensor, rollout: Rollout, rows: Sequence[int], batch: Batch) -> None:
         """Old log-probabilities from a training forward, (S, T), instead of those of writing; the gap is logged."""
@@ -193,7 +202,11 @@ class OnPolicyTrainer(Trainer):
         """(N,): the scores as the method uses them: clipped, less the penalty of not ending."""
         assert rollout.raw_scores is not None
         clip = self.config.reward_clip or math.inf
-        return rollout.raw_scores.clamp(-clip, clip) - self.config.missing_eos_penalty * ~rollout.ended
+        return self.scaled(rollout.raw_scores).clamp(-clip, clip) - self.config.missing_eos_penalty * ~rollout.ended
+
+    def scaled(self, scores: torch.Tensor) -> torch.Tensor:
+        """(N,): raw scores in the unit that they are clipped and penalised in."""
+        return scores
 
     def loss_mask(self, rollout: Rollout) -> torch.Tensor:
         """(N, R) bool: the tokens that are trained."""

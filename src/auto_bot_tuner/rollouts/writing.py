@@ -43,10 +43,27 @@ def write(
     prompts = [dataset[row]["input_ids"].tolist() for row in rows]
     stops = stop_tokens(policy, dataset.stop_token_ids)
     generations = generate(policy, prompts, writing, stops, samples, noise_keys=[(number, row) for row in rows])
-    responses = padded([torch.tensor(generation.token_ids) for generation in generations])
+    return rollout_of(
+        dataset,
+        rows,
+        samples,
+        [generation.token_ids for generation in generations],
+        [generation.ended for generation in generations],
+        [generation.logprobs for generation in generations],
+    )
+
+
+def rollout_of(
+    dataset: PromptDataset,
+    rows: Sequence[int],
+    samples: int,
+    ids: Sequence[list[int]],
+    ended: Sequence[bool],
+    logprobs: Sequence[Sequence[float]],
+) -> Rollout:
+    """The rollout of these responses: `samples` to each prompt of `rows`, prompt by prompt."""
     answered = [row for row in rows for _ in range(samples)]
-    ended = [generation.ended for generation in generations]
-    ids = [generation.token_ids for generation in generations]
+    responses = padded([torch.tensor(response) for response in ids])
     return Rollout(
         rows=answered,
         samples=samples,
@@ -54,7 +71,7 @@ def write(
         responses=responses,
         mask=real(ids, responses.shape[1]),
         ended=torch.tensor(ended),
-        logprobs=padded([torch.tensor(generation.logprobs) for generation in generations]),
+        logprobs=padded([torch.tensor(found) for found in logprobs]),
     )
 
 
@@ -62,14 +79,15 @@ def attempts_of(
     dataset: PromptDataset, rows: Sequence[int], responses: Sequence[list[int]], ended: Sequence[bool]
 ) -> list[Attempt]:
     """The responses as reward sources see them: text, and ids."""
+    asked = {  # once for all responses to a prompt
+        row: (dataset.conversation(row), dataset.row(row), dataset[row]["input_ids"].tolist()) for row in set(rows)
+    }
     attempts = []
     for row, response_ids, has_ended in zip(rows, responses, ended, strict=True):
-        prompt_ids = dataset[row]["input_ids"].tolist()
+        conversation, origin, prompt_ids = asked[row]
         spoken = response_ids[:-1] if has_ended else response_ids
         text = decode_continuation(dataset.tokenizer, prompt_ids, spoken)
-        attempts.append(
-            Attempt(dataset.conversation(row), text, has_ended, dataset.row(row), prompt_ids, list(response_ids))
-        )
+        attempts.append(Attempt(conversation, text, has_ended, origin, prompt_ids, list(response_ids)))
     return attempts
 
 

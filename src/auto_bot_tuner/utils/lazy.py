@@ -14,12 +14,13 @@ from typing import Any
 def lazy_exports(package: str, homes: dict[str, str]) -> tuple[Callable[[str], Any], list[str]]:
     """`__getattr__` and `__all__` of a package whose names live in submodules.
 
-    `homes` maps each exported name to the submodule that defines it, e.g. `{"sft_loss": "loss"}`.
+    `homes` maps each exported name to the submodule that defines it, e.g. `{"sft_loss": "loss"}`; one of a neighbouring
+    package begins with a dot, as in a relative import: `{"PromptDataset": ".rollouts.dataset"}`.
     """
 
     def __getattr__(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+        return getattr(importlib.import_module(f".{homes[name]}", package), name)
 
     return __getattr__, sorted(homes)
