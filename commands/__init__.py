@@ -33,6 +33,12 @@ VERBS = {
     "evaluate": Verb("evaluate", "Measure a model: perplexity, generations, accuracy, rewards, win rates; compare."),
     "frontier": Verb("frontier", "Reward against divergence: best-of-n, and PPO at several prices of a nat."),
     "reward-hacking": Verb("reward_hacking", "A reward with a planted flaw, what PPO makes of it, and three cures."),
+    "report": Verb("report", "One self-contained page about a run, or several runs side by side."),
+    "convert": Verb("convert", "Merge an adapter; export to safetensors, GGUF or Ollama, checked by loading it back."),
+    "download": Verb("download", "Fetch a model or a data set from the hub once; list what is there."),
+    "push": Verb("push", "Put a trained model onto the hub, with its card."),
+    "doctor": Verb("doctor", "Look at this machine and say what will work on it."),
+    "completion": Verb("completion", "Print a script with which the shell completes commands and flags."),
     "demo": Verb("demo", "The whole pipeline on the bundled tiny model: no network, no GPU."),
 }
 
