@@ -142,7 +142,7 @@ def sampled_points(arguments: Arguments, rows: Rows) -> list[FrontierPoint]:
     from auto_bot_tuner.utils.model_loading import load_from_config
 
     training = settings(arguments)
-    reward = train_ppo.reward_of(training, train_ppo.reward_models(training, arguments.model))
+    reward = train_ppo.reward_of(training, train_ppo.reward_models(training, arguments.model), arguments.model)
     policy, tokenizer, _ = load_from_config(arguments.model)
     prompts = prompts_of(rows, tokenizer, arguments.dataset)
     n = max(arguments.best_of)

@@ -147,13 +147,13 @@ def idle_trainer(
     trainer: OnPolicyTrainer
     if method == "grpo":
         training = settings.for_grpo()
-        reward = rewards_from_names(training.reward)
+        reward = rewards_from_names(training.reward, config)
         trainer = GRPOTrainer(policy, reward, tokenizer, dataset, reference, None, training)
     else:
         of_ppo = settings.for_ppo()
         models = reward_models(of_ppo, config)
         value_network = value_network_of(of_ppo, policy, tokenizer, models)
-        reward = reward_of(of_ppo, models)
+        reward = reward_of(of_ppo, models, config)
         trainer = PPOTrainer(policy, value_network, reward, reference, tokenizer, dataset, None, of_ppo)
     trainer.check_data()
     return trainer

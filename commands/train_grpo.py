@@ -36,7 +36,7 @@ def train(config: RunConfig, dry_run: bool = False) -> None:
     from auto_bot_tuner.rewards import rewards_from_names
     from auto_bot_tuner.utils.model_loading import load_from_config
 
-    reward = rewards_from_names(training.reward)
+    reward = rewards_from_names(training.reward, config.model)
     torch.manual_seed(training.seed)
     policy, tokenizer, _ = load_from_config(config.model)
 

@@ -53,7 +53,7 @@ def train(config: RunConfig, dry_run: bool = False) -> None:
     from auto_bot_tuner.utils.model_loading import load_from_config
 
     models = reward_models(training, config.model)
-    reward = reward_of(training, models)
+    reward = reward_of(training, models, config.model)
     torch.manual_seed(training.seed)
     policy, tokenizer, _ = load_from_config(config.model)
     value_network = value_network_of(training, policy, tokenizer, models)
@@ -163,7 +163,7 @@ def adapter_on_same_base(name: str, model: ModelConfig) -> str:
     return str(path)
 
 
-def reward_of(training: PPOConfig, models: list[tuple[RewardModel, Any]]) -> WeightedSum:
+def reward_of(training: PPOConfig, models: list[tuple[RewardModel, Any]], run: ModelConfig) -> WeightedSum:
     """The reward models' score, alone or as an ensemble, and the named rewards beside it.
 
     Raises:
@@ -173,7 +173,7 @@ def reward_of(training: PPOConfig, models: list[tuple[RewardModel, Any]]) -> Wei
     from auto_bot_tuner.rewards import WeightedSum, reward_from_name
 
     learned = [(1.0, learned_reward(training, models))] if models else []
-    return WeightedSum([*learned, *(reward_from_name(name) for name in training.reward)])
+    return WeightedSum([*learned, *(reward_from_name(name, run) for name in training.reward)])
 
 
 def learned_reward(training: PPOConfig, models: list[tuple[RewardModel, Any]]) -> ModelReward:

@@ -65,12 +65,14 @@ def train(config: RunConfig, dry_run: bool = False) -> None:
 
 def own_best_answers(model: Any, tokenizer: Any, rows: Rows, config: RunConfig) -> InstructionDataset:
     """Rejection sampling: the best of the model's own answers, to imitate instead of the data's; what came is said."""
+    from auto_bot_tuner.rewards import rewards_from_names
     from auto_bot_tuner.sft import InstructionDataset
     from auto_bot_tuner.sft.best_of import best_of_rows
 
-    data = config.dataset
-    assert isinstance(config.training, SFTConfig)
-    chats, summary = best_of_rows(model, tokenizer, rows, config.training, data.max_length, data.system_prompt)
+    training, data = config.training, config.dataset
+    assert isinstance(training, SFTConfig)
+    reward = rewards_from_names(training.reward, config.model)
+    chats, summary = best_of_rows(model, tokenizer, rows, training, data.max_length, data.system_prompt, reward)
     say(str(summary))
     return InstructionDataset(chats, tokenizer, data.max_length, "chat", train_on_prompt=data.train_on_prompt)
 

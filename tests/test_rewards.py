@@ -29,6 +29,7 @@ from auto_bot_tuner.rewards import (
 )
 from auto_bot_tuner.rewards.verifiers import verifier
 from auto_bot_tuner.rlhf import RewardEnsemble, RewardModel, score_responses
+from auto_bot_tuner.training.config import ModelConfig
 from auto_bot_tuner.utils.errors import UsageError, UserError
 from auto_bot_tuner.utils.score_head import with_score_head
 from tests.models import gpt2_tokenizer, tiny_model
@@ -423,6 +424,13 @@ def test_a_folder_of_a_reward_model_is_a_reward(tmp_path: Path) -> None:
     attempts = attempts_with(tokenizer)
     assert weight == 0.5 and source.name == str(tmp_path)
     assert list(source(attempts)) == pytest.approx(ModelReward(model, tokenizer)(attempts), abs=1e-5)
+
+
+def test_a_reward_models_folder_is_loaded_as_the_run_says(tmp_path: Path) -> None:
+    small_reward_model().save_pretrained(tmp_path, byte_tokenizer())
+    _, source = reward_from_name(str(tmp_path), ModelConfig(device="cpu", dtype="bfloat16"))
+    assert isinstance(source, ModelReward)
+    assert next(source.reward_model.parameters()).dtype == torch.bfloat16
 
 
 # --- sums -------------------------------------------------------------------------------------------------------------

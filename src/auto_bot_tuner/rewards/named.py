@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from auto_bot_tuner.rewards.source import RewardSource
 from auto_bot_tuner.rewards.verifiers import EXAMPLES, NAMES, verifier
+from auto_bot_tuner.training.config import ModelConfig
 from auto_bot_tuner.utils.errors import UsageError, UserError
 from auto_bot_tuner.utils.settings import nearest
 
@@ -41,8 +42,12 @@ def check_reward_names(names: Iterable[str]) -> None:
             raise unknown(bare)
 
 
-def reward_from_name(name: str) -> tuple[float, RewardSource]:
+def reward_from_name(name: str, run: ModelConfig | None = None) -> tuple[float, RewardSource]:
     """(weight, source) of one name; a reward model is loaded, frozen.
+
+    Args:
+        run: the model of the run, whose `device`, `dtype` of frozen weights and `trust_remote_code` count for a reward
+            model too.
 
     Raises:
         UsageError: there is no such reward, or its argument is wrong.
@@ -59,15 +64,16 @@ def reward_from_name(name: str) -> tuple[float, RewardSource]:
     from auto_bot_tuner.rewards.models import ModelReward
     from auto_bot_tuner.rlhf.reward_model import load_reward_model
 
+    run = run or ModelConfig()
     try:
-        reward_model, tokenizer, _ = load_reward_model(bare)
+        reward_model, tokenizer, _ = load_reward_model(bare, run.device, run.dtype, run.trust_remote_code)
     except UserError as error:
         raise type(error)(f"--reward {bare}: {error}") from error
     return weight, ModelReward(reward_model, tokenizer, name=bare)
 
 
-def rewards_from_names(names: Sequence[str]) -> WeightedSum:
-    """All names of a config as one reward.
+def rewards_from_names(names: Sequence[str], run: ModelConfig | None = None) -> WeightedSum:
+    """All names of a config as one reward; `run` as in `reward_from_name`.
 
     Raises:
         UsageError: as `reward_from_name`, or there is no name.
@@ -75,7 +81,7 @@ def rewards_from_names(names: Sequence[str]) -> WeightedSum:
     from auto_bot_tuner.rewards.weighted_sum import WeightedSum
 
     check_reward_names(names)  # all of them, before the first model is loaded
-    return WeightedSum([reward_from_name(name) for name in names])
+    return WeightedSum([reward_from_name(name, run) for name in names])
 
 
 def as_reward(reward: Any, tokenizer: Any) -> WeightedSum:
