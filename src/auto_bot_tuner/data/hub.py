@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from auto_bot_tuner.assets import BUNDLED_DATASETS
 from auto_bot_tuner.utils.errors import UserError, one_line
-
-OFFLINE_CURE = (
-    "check the network, name a local file, or use the bundled data: --dataset tiny-instructions (for SFT), "
-    "tiny-preferences, tiny-prompts (for PPO) or tiny-puzzles (for GRPO)"
-)
+from auto_bot_tuner.utils.hub_errors import gated, not_found, unreachable
 
 
-def load_from_hub(name: str, subset: str = "") -> dict[str, Any]:
+def load_from_hub(name: str, subset: str = "", shows_progress: bool = False) -> dict[str, Any]:
     """All splits of a hub data set as `{split name: datasets.Dataset}`, downloaded once and cached by `datasets`.
 
     Raises `UserError`: no network, no such data set, gated or private, a subset to choose, unreadable files.
@@ -23,21 +19,29 @@ def load_from_hub(name: str, subset: str = "") -> dict[str, Any]:
     import datasets
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
     from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     from huggingface_hub.utils import httpx
 
     try:
-        with _quietly(offline=not _is_reachable()):
+        with _quietly(not _is_reachable(), shows_progress):
             return dict(datasets.load_dataset(name, subset or None))
     except DatasetNotFoundError as error:
-        raise UserError(_not_found(name, error, constants.ENDPOINT)) from error
-    except (ConnectionError, httpx.HTTPError, TimeoutError) as error:
-        raise UserError(
-            f"cannot reach the hub at {constants.ENDPOINT} for data set {name!r}: {OFFLINE_CURE}"
-        ) from error
+        raise (gated if "is a gated dataset" in str(error) else not_found)(name, "dataset") from error
+    except (ConnectionError, httpx.TransportError, TimeoutError) as error:
+        raise unreachable(name, "dataset") from error
+    except HFValidationError as error:
+        raise UserError(f"data set {name!r} is no hub id (owner/name): {one_line(error)}; mend the name") from error
+    except HfHubHTTPError as error:
+        raise UserError(f"the hub refused data set {name!r} ({one_line(error)}): try again later") from error
     except ValueError as error:  # which subsets there are, and which is missing, stands in the message
         raise UserError(f"data set {name!r}: {one_line(error)}; choose one with --subset") from error
     except (DatasetsError, RuntimeError, OSError) as error:
         cause = error.__cause__ or error
+        if _is_full(error) or _is_full(cause):
+            raise UserError(
+                f"no room for data set {name!r} in {constants.HF_HOME}: free some space, or set HF_HOME to another "
+                "folder, then run again; what has arrived is kept"
+            ) from error
         raise UserError(
             f"data set {name!r} cannot be loaded ({one_line(cause)}): try again, or name a file of it on this machine"
         ) from error
@@ -57,15 +61,20 @@ def _is_reachable() -> bool:
     return True
 
 
+def _is_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 @contextmanager
-def _quietly(offline: bool) -> Iterator[None]:
-    """No progress bars and no "you are not logged in"; where `offline`, what was downloaded before serves."""
+def _quietly(offline: bool, shows_progress: bool) -> Iterator[None]:
+    """No progress bars unless asked for, no "you are not logged in"; where `offline`, what is cached serves."""
     import datasets
     from huggingface_hub import logging as hub_logging
 
     verbosity, was_offline = hub_logging.get_verbosity(), datasets.config.HF_HUB_OFFLINE
     hub_logging.set_verbosity_error()
-    datasets.disable_progress_bars()
+    if not shows_progress:
+        datasets.disable_progress_bars()
     datasets.config.HF_HUB_OFFLINE = offline
     try:
         yield
@@ -73,13 +82,3 @@ def _quietly(offline: bool) -> Iterator[None]:
         datasets.config.HF_HUB_OFFLINE = was_offline
         datasets.enable_progress_bars()
         hub_logging.set_verbosity(verbosity)
-
-
-def _not_found(name: str, error: Exception, endpoint: str) -> str:
-    if "is a gated dataset" in str(error):
-        page = f"{endpoint}/datasets/{name}"
-        return f"data set {name!r} is gated: accept its terms at {page}, then log in with `hf auth login`"
-    return (
-        f"no data set {name!r}: it is no file here, no bundled name ({', '.join(BUNDLED_DATASETS)}) and not on the "
-        "hub; check the spelling, or log in with `hf auth login` if it is private"
-    )

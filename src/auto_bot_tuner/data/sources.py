@@ -16,6 +16,8 @@ from auto_bot_tuner.data.hub import load_from_hub
 from auto_bot_tuner.data.rows import Rows, Source, joined
 from auto_bot_tuner.training.config import DatasetConfig
 from auto_bot_tuner.utils.errors import UsageError, UserError, one_line
+from auto_bot_tuner.utils.hub_cache import is_cached
+from auto_bot_tuner.utils.local_paths import is_path, missing_path
 
 # Not a setting: two runs can be compared only if they hold out the same rows.
 SEED = 0
@@ -74,8 +76,8 @@ def load_splits(name: str, subset: str = "", wanted: str = "train") -> dict[str,
         return _saved_folder(path)
     if path.is_file():
         return {wanted: _file_rows(path, path.name)}
-    if path.suffix.lower() in SUFFIXES or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise UserError(f"no such file: {name} (looked from {Path.cwd()}); check the path")
+    if is_path(name) and not is_cached(name, "dataset"):
+        raise missing_path(name, "dataset")
     return {split: Rows([Source(f"{name} {split}", rows, ())]) for split, rows in load_from_hub(name, subset).items()}
 
 

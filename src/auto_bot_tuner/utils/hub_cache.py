@@ -48,6 +48,11 @@ def cached(kind: Kind) -> list[Cached]:
     return sorted(_with_rows(files), key=_by_name)
 
 
+def is_cached(name: str, kind: Kind) -> bool:
+    """Whether anything of this hub id has been downloaded: then the name is known to mean it."""
+    return (hub_folder() / f"{kind}s--{name.replace('/', '--')}").is_dir()
+
+
 def hub_folder() -> Path:
     """The folder with the files of repositories: $HF_HUB_CACHE, else $HF_HOME/hub."""
     from huggingface_hub import constants

@@ -8,17 +8,23 @@ After this step everything is a local folder: there is one way to read weights, 
 from __future__ import annotations
 
 import json
-import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from auto_bot_tuner.utils.errors import UserError, one_line
+from auto_bot_tuner.utils.hub_cache import has_all_weights, is_cached
+from auto_bot_tuner.utils.hub_errors import hub_error
+from auto_bot_tuner.utils.local_paths import is_path, missing_path
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 # What is fetched of a hub repository: the same weights often lie there in five more formats, some of them pickled.
-HUB_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "model.safetensors", "model-*.safetensors", ADAPTER_WEIGHTS)
+WEIGHTS = ("model.safetensors", "model-*.safetensors", ADAPTER_WEIGHTS)
+HUB_FILES = ("*.json", "*.jinja", "*.txt", "*.model", *WEIGHTS)
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -64,6 +70,8 @@ def find_model(name: str, trust_remote_code: bool = False) -> ModelSource:
     bundled = bundled_model(name)
     if bundled is not None:
         return ModelSource(name, bundled)
+    if is_path(name) and not is_cached(name, "model"):
+        raise missing_path(name, "model")
     return ModelSource(name, download(name, trust_remote_code), is_on_hub=True)
 
 
@@ -83,7 +91,11 @@ def model_folder(folder: Path) -> Path:
 
 
 def download(name: str, trust_remote_code: bool) -> Path:
-    """Fetch a hub model into the shared cache (or find it there) and return its folder."""
+    """Fetch a hub model into the shared cache (or find it there) and return its folder.
+
+    Raises:
+        UserError: no such model, no access to it, no network, a full disk, or no weights in safetensors.
+    """
     from huggingface_hub import logging as hub_logging
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -94,47 +106,61 @@ def download(name: str, trust_remote_code: bool) -> Path:
     if not sys.stderr.isatty():
         disable_progress_bars()  # in a log file a bar is hundreds of lines
     try:
-        patterns = [*HUB_FILES, *(["*.py"] if trust_remote_code else [])]
-        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))
-    except HFValidationError as error:  # too many slashes, blanks …: it can only have been meant as a path
-        raise UserError(
-            f"no model folder {name} here, and it is no hub id (owner/name) either: mend the path"
-        ) from error
+        folder = Path(snapshot_download(name, allow_patterns=patterns(trust_remote_code), ignore_patterns=["*/*"]))
+    except HFValidationError as error:  # blanks, umlauts …: it can only have been meant as a path
+        raise missing_path(name, "model") from error
     except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
         raise hub_error(name, error) from error
     finally:
         hub_logging.set_verbosity(verbosity)
         if shows_progress:
             enable_progress_bars()
+    if not has_all_weights(folder):
+        refuse_without_weights(name, repository_files(name))
+    return folder
 
 
-def hub_error(name: str, error: Exception) -> UserError:
-    """What went wrong at the hub, and the cure, in one line."""
-    from huggingface_hub import constants
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+def patterns(trust_remote_code: bool) -> list[str]:
+    """Which files of a repository are fetched. Its code only where it may run."""
+    return [*HUB_FILES, *(["*.py"] if trust_remote_code else [])]
 
-    if isinstance(error, GatedRepoError):
-        return UserError(
-            f"the hub model {name} is gated: accept its terms at {constants.ENDPOINT}/{name}, "
-            "then log in with: hf auth login"
+
+def repository_files(name: str) -> list[str]:
+    """The names of all files of a hub model; none where the hub does not answer."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import httpx
+
+    try:
+        return HfApi().list_repo_files(name)
+    except (HfHubHTTPError, httpx.HTTPError, OSError):
+        return []
+
+
+def refuse_without_weights(name: str, files: Iterable[str]) -> None:
+    """A repository or a folder whose weights nobody here will read: which they are, and what to do.
+
+    Raises:
+        UserError: always, unless there are safetensors among the `files`.
+    """
+    top = [file for file in files if "/" not in file]
+    if any(fnmatch(file, weights) for file in top for weights in WEIGHTS):
+        return
+    pickled = next((file for file in top if file.endswith(PICKLES)), None)
+    gguf = next((file for file in top if file.endswith(".gguf")), None)
+    if pickled:
+        raise UserError(
+            f"{name} has only pickled weights ({pickled}), and reading a pickle can run a stranger's code: choose a "
+            "model with safetensors, or where you trust it, convert it with transformers' save_pretrained() first"
         )
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-    if isinstance(error, RepositoryNotFoundError) or status in (401, 404):  # the hub hides private ones in the same way
-        return UserError(
-            f"no model {name}: it is no folder here, no bundled name (tiny) and not on the hub; "
-            "check the spelling, or log in with `hf auth login` if it is private"
+    if gguf:
+        raise UserError(
+            f"{name} has only GGUF weights ({gguf}), made for running a model, not for training it: name the model "
+            "that it was made from (its page says which)"
         )
-    if isinstance(error, LocalEntryNotFoundError):
-        return UserError(
-            f"cannot reach the model hub ({constants.ENDPOINT}) and {name} is no folder here nor (wholly) cached: "
-            "connect to the network, give --model a local folder, or use the bundled model: --model tiny"
-        )
-    if isinstance(error, HfHubHTTPError):
-        return UserError(f"the model hub refused {name} ({one_line(error)}): try again later, or give a local folder")
-    cause = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else one_line(error)
-    return UserError(
-        f"could not download {name} into {constants.HF_HUB_CACHE} ({cause}): "
-        "free some space or set HF_HOME to another folder, then run again; what has arrived is kept"
+    raise UserError(
+        f"{name} holds no weights in safetensors ({', '.join(top[:4]) or 'no file at all'}): name another model, or "
+        "the folder of this one that has them"
     )
 
 
