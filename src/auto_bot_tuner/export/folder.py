@@ -1,0 +1,65 @@
+"""The folder that an export becomes: written whole or not at all, nothing overwritten unasked, a card in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from auto_bot_tuner.training.run_folder import written_aside
+from auto_bot_tuner.utils.errors import UsageError
+
+CARD = "README.md"
+# What marks a folder as an export: only such a one is ever replaced.
+EXPORTS = ("config.json", "adapter_config.json", "*.gguf", "Modelfile")
+
+
+def check_output(output: Path, overwrite: bool, checkpoint: Path) -> None:
+    """Known before the model is loaded.
+
+    Raises:
+        UsageError: the folder exists and may not be replaced.
+    """
+    output, checkpoint = output.expanduser().absolute(), checkpoint.absolute()
+    if output == checkpoint or output in checkpoint.parents:
+        raise UsageError(f"--output {output} holds the checkpoint itself: name another folder")
+    if not output.exists() and not output.is_symlink():
+        return
+    if output.is_dir() and not any(output.iterdir()):
+        return
+    if not overwrite:
+        raise UsageError(f"{output} exists already: name another --output, or replace it with --overwrite")
+    if not output.is_dir() or output.is_symlink() or not any(next(output.glob(name), None) for name in EXPORTS):
+        raise UsageError(f"{output} holds no exported model, so --overwrite leaves it alone: name another --output")
+
+
+@contextmanager
+def exported_to(output: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `output` when the block ends well."""
+    with written_aside(output.expanduser()) as aside:
+        yield aside
+
+
+def write_card(folder: Path, origin: Path, library: str, words: str, facts: list[str]) -> None:
+    """README.md: the checkpoint's own card carried along, under its right library, and what this export is.
+
+    A checkpoint of another tool, without a card, gets a short one.
+    """
+    words = "\n".join(["## This export", words, "```", *facts, "```\n"])
+    try:
+        card = (origin / CARD).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        card = f"---\nlibrary_name: {library}\n---\n# {origin.name}\n"
+    # An adapter's card calls it a peft model, and a second export would describe itself twice.
+    head, body = front_matter(card)
+    lines = [line for line in head.splitlines() if not line.startswith("library_name:")] + [f"library_name: {library}"]
+    body = re.sub(r"\n## This export\n.*?(?=\n## |\Z)", "", body, flags=re.DOTALL)
+    text = "---\n" + "\n".join(lines) + "\n---\n" + body.rstrip("\n") + "\n\n" + words
+    (folder / CARD).write_text(text, encoding="utf-8")
+
+
+def front_matter(card: str) -> tuple[str, str]:
+    """The YAML between the first two lines of ---, and the rest."""
+    found = re.match(r"---\n(.*?\n)---\n(.*)", card, flags=re.DOTALL)
+    return (found[1], found[2]) if found else ("", card)
