@@ -379,6 +379,13 @@ def test_a_prompt_that_leaves_no_room_is_said_before_the_run(tmp_path: Path) -> 
         grpo_trainer(tmp_path, policy=letter_model(max_position_embeddings=8)).train()
 
 
+def test_more_minibatches_than_prompts_are_refused_before_the_run(tmp_path: Path) -> None:
+    trainer = grpo_trainer(tmp_path, minibatches=1000)
+    with pytest.raises(UsageError, match=rf"--minibatches {len(trainer.train_dataset)}$"):
+        trainer.train()
+    grpo_trainer(tmp_path, minibatches=len(trainer.train_dataset)).check_data()
+
+
 @pytest.mark.parametrize("is_flat", [True, False])
 def test_the_token_budget_bounds_every_forward_pass(tmp_path: Path, is_flat: bool) -> None:
     """A group that is larger than the budget is divided; a response that is larger goes alone."""

@@ -42,7 +42,7 @@ from auto_bot_tuner.training.events import Callback
 from auto_bot_tuner.training.logprobs import causal_model
 from auto_bot_tuner.training.loop import Trainer
 from auto_bot_tuner.training.reference import WORDS, build_reference, choose_reference
-from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.utils.errors import UsageError, UserError
 
 EVALUATION = 0  # the number of the rollouts that evaluate, for their noise; those of training count from 1
 GPU_TOKENS = 16384  # of one forward pass, where the settings do not say
@@ -315,6 +315,9 @@ class OnPolicyTrainer(Trainer):
         """There are prompts, their ids have embeddings, and they leave room for a response."""
         if len(self.train_dataset) == 0:
             raise UserError("there are no prompts: check --dataset, --split and --max-samples")
+        prompts, minibatches = len(self.train_dataset), self.config.minibatches
+        if prompts < minibatches:  # most steps would have no prompt at all
+            raise UsageError(f"{prompts} prompts cannot be cut into {minibatches} minibatches: --minibatches {prompts}")
         check_ids(self.train_dataset, causal_model(self.model).get_input_embeddings().weight.shape[0])
         limit, new = context_limit(self.model), self.config.max_new_tokens
         longest = max(length for data in (self.train_dataset, self.eval_dataset) if data for length in data.lengths)
