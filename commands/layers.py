@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +12,10 @@ import tyro
 from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.training.config import STRICT, DatasetConfig
+from auto_bot_tuner.training.lineage import lineage_of
 from auto_bot_tuner.utils.errors import UsageError
 from auto_bot_tuner.utils.run_config import RunConfig, load_run_config
 from auto_bot_tuner.utils.settings import settings_of
-from auto_bot_tuner.utils.strict_yaml import read_yaml
 from commands import CONFIGS
 
 GENERAL_FAMILY = "gpt2"  # its presets serve every model that has none of its own
@@ -98,17 +97,7 @@ def preset_path(method: str, model: str, preset: str) -> Path | None:
 
 def origin(model: str) -> str:
     """The model at the beginning: of checkpoints/dpo/final, which was trained from checkpoints/sft/final, say tiny."""
-    seen: set[str] = set()
-    while model and model not in seen:
-        seen.add(model)
-        file = next(
-            (file for file in (Path(model) / "config.yaml", Path(model).parent / "config.yaml") if file.is_file()), None
-        )
-        if file is None:
-            break
-        with contextlib.suppress(UsageError, KeyError, TypeError):  # no run of ours: then the name is all there is
-            model = str(read_yaml(file)["model"]["name"])
-    return model
+    return lineage_of(model)[0].name if model else ""
 
 
 def preset_layers(arguments_class: type[Arguments], argv: Sequence[str]) -> Arguments | None:

@@ -1,0 +1,113 @@
+"""Where a model comes from: base → SFT → reward model → PPO, read from what each run left in its folder.
+
+Needs no torch: a menu and a preset ask this before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from auto_bot_tuner.utils.errors import UsageError
+from auto_bot_tuner.utils.strict_yaml import read_yaml
+
+BASE = "base"  # the method of a model that no run of ours has made
+ADAPTER = "adapter"  # of an adapter that came from elsewhere, without its run
+RUN_FILE, CONFIG_FILE = "run.json", "config.yaml"
+
+
+class Ancestor(NamedTuple):
+    """A step of the way: the run's folder (of a base: its name), and the method that it was made by."""
+
+    name: str
+    method: str
+
+
+def lineage_of(name: str) -> list[Ancestor]:
+    """The line of the model called `name`, itself included, oldest first; a name that no run has made is a base.
+
+    Args:
+        name: hub id, bundled name, or folder: a run's, its final/, final/adapter/ or a checkpoint-N.
+    """
+    return _line(name, frozenset())
+
+
+def line_of_run(
+    name: str, method: str, model: str, reward_models: Iterable[str] = (), seen: frozenset[Path] = frozenset()
+) -> list[Ancestor]:
+    """The line of a run: that of its model, the runs of the reward models that taught it, and the run itself."""
+    line = _line(model, seen)
+    for reward_model in reward_models:
+        taught = _line(reward_model, seen)
+        if taught[-1].method == BASE:  # a reward model from elsewhere is no ancestor of the weights
+            taught = [Ancestor(taught[-1].name, "reward")]
+        line += [step for step in taught if step.method != BASE and step not in line]
+    return [*line, Ancestor(name, method)]
+
+
+def _line(name: str, seen: frozenset[Path]) -> list[Ancestor]:
+    run = run_folder_of(name)
+    if run is None:
+        base = base_of_adapter(Path(name).expanduser())
+        return [*_line(base, seen), Ancestor(name, ADAPTER)] if base and base != name else [Ancestor(name, BASE)]
+    if recorded := recorded_line(run):  # as it was when the run was made: an ancestor's folder may hold another since
+        return [*recorded[:-1], Ancestor(short(run), recorded[-1].method)]
+    config = config_of(run)
+    if config is None or run.resolve() in seen:  # files that name each other
+        return [Ancestor(name, BASE)]
+    return line_of_run(short(run), *config, seen=seen | {run.resolve()})
+
+
+def run_folder_of(name: str) -> Path | None:
+    """The folder of the run that made this model, or None."""
+    path = Path(name).expanduser()
+    if not path.is_dir():
+        return None
+    above = {"adapter": [path.parent.parent], "final": [path.parent]}.get(path.name, [])
+    above += [path.parent] if path.name.startswith("checkpoint-") else []
+    return next((folder for folder in (path, *above) if recorded_line(folder) or config_of(folder)), None)
+
+
+def recorded_line(folder: Path) -> list[Ancestor]:
+    """The line that the run in this folder wrote down; empty where it did not (an older run, no run)."""
+    steps = read_record(folder).get("lineage")
+    try:
+        return [Ancestor(str(step["name"]), str(step["method"])) for step in steps or []]
+    except (KeyError, TypeError):
+        return []
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """run.json of a run's folder; empty where there is none, or none that can be read."""
+    try:
+        record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def config_of(folder: Path) -> tuple[str, str, tuple[str, ...]] | None:
+    """(method, model, reward models) of a run's config.yaml; None where there is none, or that of another tool."""
+    try:
+        values = read_yaml(folder / CONFIG_FILE)
+        rewards = values.get("training", {}).get("reward_model", ())
+        return str(values["method"]), str(values["model"]["name"]), tuple(map(str, rewards))
+    except (UsageError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def base_of_adapter(folder: Path) -> str:
+    """The base that an adapter's own config names; empty where the folder holds no adapter."""
+    try:
+        name = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return name if isinstance(name, str) else ""
+
+
+def short(path: Path) -> str:
+    """A folder as one would type it here: relative where it lies below the working directory."""
+    full, here = path.resolve(), Path.cwd()
+    return str(full.relative_to(here)) if full != here and full.is_relative_to(here) else str(full)
