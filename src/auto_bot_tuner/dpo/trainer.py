@@ -24,6 +24,7 @@ from auto_bot_tuner.dpo.config import READ_BY, WITHOUT_REFERENCE, DPOConfig
 from auto_bot_tuner.dpo.loss import dpo_loss, kto_loss
 from auto_bot_tuner.dpo.mismatched import drift
 from auto_bot_tuner.dpo.stored_logprobs import StoredLogprobs, precomputed
+from auto_bot_tuner.evaluation.engine import evaluation_mode
 from auto_bot_tuner.training.batching import Batch, collate_groups, cut_by_tokens, share_between
 from auto_bot_tuner.training.checks import check_no_dropout
 from auto_bot_tuner.training.events import Callback
@@ -37,6 +38,7 @@ from auto_bot_tuner.training.reference import (
     choose_reference,
     weights_digest,
 )
+from auto_bot_tuner.training.token_views import View, views_of_groups
 
 __all__ = ["DPOConfig", "DPOTrainer"]
 
@@ -233,6 +235,23 @@ class DPOTrainer(Trainer):
         if self.config.loss == "kto" and self.eval_dataset is not None:
             self.reference_point = drift(self, self.eval_dataset, range(len(self.eval_dataset)))
         return super().evaluate()
+
+    # ---- what is shown ----
+
+    @torch.no_grad()
+    def token_views(self) -> list[View]:
+        """How much likelier each token of the first answers is than under the reference, in nats; without a reference
+        its log-probability."""
+
+        def series(batch: Batch) -> Metrics:
+            policy = self.accelerator.unwrap_model(self.module)
+            with evaluation_mode(self.model), self.accelerator.autocast():
+                logprobs = policy(*(batch[name] for name in ("input_ids", "labels", "lengths", "shared")))  # (S, T)
+            if self.reference is None:
+                return {"logprob": logprobs}
+            return {"policy - reference": logprobs - self.reference_logprobs(batch)}
+
+        return views_of_groups(self, series)
 
     # ---- shorthands ----
 

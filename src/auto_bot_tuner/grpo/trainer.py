@@ -31,9 +31,11 @@ from auto_bot_tuner.grpo.loss import (
 from auto_bot_tuner.rollouts.minibatches import SEQUENCES, at_responses
 from auto_bot_tuner.rollouts.rollout import Rollout
 from auto_bot_tuner.rollouts.trainer import OnPolicyTrainer
+from auto_bot_tuner.rollouts.views import views_of_responses
 from auto_bot_tuner.training.batching import Batch
 from auto_bot_tuner.training.events import Callback
 from auto_bot_tuner.training.logprobs import SequenceLogprobs
+from auto_bot_tuner.training.token_views import View
 
 __all__ = ["GRPOConfig", "GRPOTrainer"]
 
@@ -158,6 +160,19 @@ class GRPOTrainer(OnPolicyTrainer):
         return loss, {name: loss.new_tensor(value) for name, value in metrics.items() if name != "loss"}
 
     # ---- what is said ----
+
+    def token_views(self) -> list[View]:
+        """The group of the first prompt: what each response gained over its siblings, and how likely its tokens are."""
+
+        def series(rollout: Rollout) -> dict[str, torch.Tensor]:
+            self.judge(rollout)
+            assert rollout.advantages is not None
+            found = {"advantage": rollout.advantages, "logprob": rollout.logprobs}
+            if rollout.reference_logprobs is not None:
+                found["kl"] = rollout.logprobs - rollout.reference_logprobs
+            return found
+
+        return views_of_responses(self, 1, series)
 
     def facts(self) -> dict[str, str]:
         config = self.config

@@ -39,12 +39,14 @@ from auto_bot_tuner.rlhf.value_network import SequenceValues, ValueNetwork
 from auto_bot_tuner.rollouts.minibatches import SEQUENCES, at_responses
 from auto_bot_tuner.rollouts.rollout import Rollout
 from auto_bot_tuner.rollouts.trainer import OnPolicyTrainer
+from auto_bot_tuner.rollouts.views import views_of_responses
 from auto_bot_tuner.training import engine
 from auto_bot_tuner.training.batching import Batch, collate, epoch_order, row_lengths
 from auto_bot_tuner.training.checks import check_no_dropout
 from auto_bot_tuner.training.events import Callback
 from auto_bot_tuner.training.logprobs import CausalNLL, Entropy, SequenceLogprobs
 from auto_bot_tuner.training.optim import build_optimizer
+from auto_bot_tuner.training.token_views import View
 from auto_bot_tuner.utils.errors import UsageError
 
 __all__ = ["PPOConfig", "PPOTrainer"]
@@ -177,20 +179,43 @@ class PPOTrainer(OnPolicyTrainer):
 
     def judge(self, rollout: Rollout) -> None:
         """Rewards per token, advantages, returns; then the price of divergence for the next rollout."""
+        self.appraise(rollout)
+        assert rollout.advantages is not None and rollout.reference_logprobs is not None
+        if self.config.whiten_advantages:
+            rollout.advantages = whiten(rollout.advantages, self.loss_mask(rollout))
+        _, divergence = kl_penalty(rollout.logprobs, rollout.reference_logprobs, rollout.mask)
+        self.window.setdefault("kl_coefficient", []).append(self.kl.coefficient)
+        self.kl.update(divergence["kl"], len(rollout.rows))
+
+    def appraise(self, rollout: Rollout) -> None:
+        """Rewards per token, and advantages and returns in their unit."""
         assert rollout.values is not None and rollout.reference_logprobs is not None
-        config = self.config
         rollout.scores = self.usable_scores(rollout)
         rollout.rewards = token_rewards(
             rollout.scores, rollout.logprobs, rollout.reference_logprobs, rollout.mask, self.kl.coefficient
         )
         rollout.advantages, rollout.returns = compute_gae(
-            rollout.rewards, rollout.values, config.gamma, config.gae_lambda, rollout.mask
+            rollout.rewards, rollout.values, self.config.gamma, self.config.gae_lambda, rollout.mask
         )
-        if config.whiten_advantages:
-            rollout.advantages = whiten(rollout.advantages, self.loss_mask(rollout))
-        _, divergence = kl_penalty(rollout.logprobs, rollout.reference_logprobs, rollout.mask)
-        self.window.setdefault("kl_coefficient", []).append(self.kl.coefficient)
-        self.kl.update(divergence["kl"], len(rollout.rows))
+
+    def token_views(self) -> list[View]:
+        """What PPO makes of each token of the first responses; advantages in the unit of the reward, not whitened."""
+
+        def series(rollout: Rollout) -> dict[str, torch.Tensor]:
+            deviation = self.deviation.state_dict()  # that of the training scores
+            self.appraise(rollout)
+            self.deviation.load_state_dict(deviation)
+            assert rollout.rewards is not None and rollout.values is not None
+            assert rollout.advantages is not None and rollout.reference_logprobs is not None
+            return {
+                "reward": rollout.rewards,
+                "value": rollout.values,
+                "advantage": rollout.advantages,
+                "kl": rollout.logprobs - rollout.reference_logprobs,
+                "logprob": rollout.logprobs,
+            }
+
+        return views_of_responses(self, 2, series)
 
     def teaches(self, rollout: Rollout) -> torch.Tensor:
         """(prompts,) bool: those with an advantage; none where all of the rollout came as foreseen.

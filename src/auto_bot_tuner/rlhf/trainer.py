@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from auto_bot_tuner.data import IGNORE_INDEX
+from auto_bot_tuner.evaluation.engine import evaluation_mode
 from auto_bot_tuner.rlhf.config import RewardModelConfig
 from auto_bot_tuner.rlhf.loss import kwise_loss, ranking_loss, regression_loss
 from auto_bot_tuner.rlhf.reward_model import RewardModel
@@ -30,24 +31,33 @@ from auto_bot_tuner.rlhf.scoring import score_rows, up_to_the_end
 from auto_bot_tuner.training.batching import Batch, collate_groups, in_order
 from auto_bot_tuner.training.events import Callback
 from auto_bot_tuner.training.final import save_final
-from auto_bot_tuner.training.flat import make_flat
+from auto_bot_tuner.training.flat import hidden_states_at, make_flat
 from auto_bot_tuner.training.loop import Trainer
+from auto_bot_tuner.training.token_views import View, views_of_groups
 from auto_bot_tuner.training.weights import load_weights
 from auto_bot_tuner.utils import saving
 from auto_bot_tuner.utils.errors import UsageError, UserError
 from auto_bot_tuner.utils.quiet import quiet_libraries
+from auto_bot_tuner.utils.score_head import HEAD
 
 LENGTH_ROWS = 5000  # at most twice as many are measured
 WILD_LOSS = 2.0  # a new head scores with deviation 1: its pairs lose 0.9 on average
 CENTRING_ROWS = 1000  # training rows whose mean score becomes the zero point: its error is then 3 % of the spread
 
+OPENING = """from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+folder = "."  # this folder, or its name on the hub
+tokenizer = AutoTokenizer.from_pretrained(folder)
+"""
+ASKING = """messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello! How are you?"}]
+text = tokenizer.apply_chat_template(messages, tokenize=False)"""
 USAGE = """## Use
-A reward model: one number for a prompt and a response, {offset:+.4g} above zero on average over its training rows. With
-auto_bot_tuner, `load_reward_model` subtracts that; other tools see it.
+One number for a prompt and a response. Over its training rows it is {offset:.4g} on average; with auto_bot_tuner,
+`load_reward_model` subtracts that, other tools see it.
 
 ```python
 {opening}
-score = model(**tokenizer(text, add_special_tokens=False, return_tensors="pt")).logits - {offset:.6g}
+score = model(**tokenizer(text, add_special_tokens=False, return_tensors="pt")).logits - ({offset:.6g})
 ```
 `text` is the conversation in the tokenizer's chat template, up to and with the end token. One row at a time: for
 batches transformers takes every pad id at the end for padding, and here the end token may have that id too.
@@ -196,6 +206,22 @@ class RewardModelTrainer(Trainer):
                 found.append({"prompt": prompt, "response": f"{score:+.2f}  {text}", "ended": True, "score": score})
         return found
 
+    @torch.no_grad()
+    def token_views(self) -> list[View]:
+        """The score that the text would have if it ended at this token: where a response wins or loses. The last is
+        its score."""
+        base: Any = self.model.get_base_model()
+
+        def series(batch: Batch) -> dict[str, torch.Tensor]:
+            trained = batch["labels"] != IGNORE_INDEX  # (S, T)
+            sequences = [batch[name] for name in ("input_ids", "lengths")]
+            with evaluation_mode(self.model), self.accelerator.autocast():
+                hidden = hidden_states_at(base, self.scores.is_flat, *sequences, trained, batch["shared"])  # (N, H)
+            scores = getattr(base, HEAD)(hidden.float()).squeeze(-1) - self.model.offset  # (N,)
+            return {"score": scores.new_zeros(trained.shape).masked_scatter(trained, scores)}
+
+        return views_of_groups(self, series)
+
     @property
     def is_adapted(self) -> bool:
         return saving.is_adapted(self.model.model)
@@ -224,12 +250,14 @@ class RewardModelTrainer(Trainer):
         self.model.offset = self.mean_raw_score()
         name = self.model.config._name_or_path
         opening = (
+            "from peft import PeftModel\n"
+            f"{OPENING}"
             f"base = AutoModelForSequenceClassification.from_pretrained({name!r}, num_labels=1)\n"
             "model = PeftModel.from_pretrained(base, folder)"
             if self.is_adapted and saving.base_is_on_hub(self.model.model)
-            else "model = AutoModelForSequenceClassification.from_pretrained(folder)"
+            else f"{OPENING}model = AutoModelForSequenceClassification.from_pretrained(folder)"
         )
-        usage = USAGE.format(opening=opening, offset=self.model.offset)
+        usage = USAGE.format(opening=f"{opening}\n{ASKING}", offset=self.model.offset)
         save_final(self, folder, metrics, self.model.model, usage)
 
     @torch.no_grad()

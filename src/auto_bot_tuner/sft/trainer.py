@@ -20,11 +20,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from auto_bot_tuner.data import IGNORE_INDEX
+from auto_bot_tuner.evaluation.engine import evaluation_mode
 from auto_bot_tuner.sft.config import SFTConfig
 from auto_bot_tuner.sft.loss import perplexity
 from auto_bot_tuner.training.batching import Batch
-from auto_bot_tuner.training.logprobs import causal_model
+from auto_bot_tuner.training.logprobs import SequenceLogprobs, causal_model
 from auto_bot_tuner.training.loop import Trainer
+from auto_bot_tuner.training.token_views import View, shown_rows, token_view
 
 __all__ = ["SFTConfig", "SFTTrainer"]
 
@@ -58,6 +61,24 @@ class SFTTrainer(Trainer):
     def describe(self, means: dict[str, float]) -> dict[str, float]:
         """Perplexity from the mean loss over all tokens: the mean of perplexities would be another, larger number."""
         return {**means, "perplexity": perplexity(means["loss"])}
+
+    @torch.no_grad()
+    def token_views(self) -> list[View]:
+        """The loss of each trained token, in nats, of the first rows."""
+        module, views = SequenceLogprobs(self.model), []
+        dataset, rows = shown_rows(self)
+        for row in rows:
+            batch = self.collate(dataset, [row])
+            on_device = batch.to(self.accelerator.device)
+            with evaluation_mode(self.model), self.accelerator.autocast():
+                logprobs = module(*(on_device[name] for name in ("input_ids", "labels", "lengths")))[0]  # (T,)
+            trained = batch["labels"][0] != IGNORE_INDEX
+            trained[0] = False  # nothing predicts it
+            loss = {"loss": (-logprobs).tolist()}
+            views.append(
+                token_view(self.tokenizer, f"row {row}", batch["input_ids"][0].tolist(), trained.tolist(), loss)
+            )
+        return views
 
     def add_embedding_noise(self, embedding: nn.Module, _: Any, output: torch.Tensor) -> torch.Tensor:
         r"""NEFTune (Jain et al. 2023, 2310.05914): noise in $\pm \alpha / \sqrt{T H}$ on the embeddings (…, H).

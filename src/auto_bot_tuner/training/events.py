@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 if TYPE_CHECKING:
     from auto_bot_tuner.training.loop import Trainer
 
-EventName = Literal["start", "step", "log", "evaluate", "samples", "save", "end"]
+EventName = Literal["start", "step", "log", "evaluate", "samples", "token_views", "note", "save", "end"]
 
 
 class Event(NamedTuple):

@@ -154,6 +154,10 @@ class Trainer:
         """What is shown of the model at each evaluation: its answers to the fixed prompts."""
         return sample_responses(self)
 
+    def token_views(self) -> list[dict[str, Any]]:
+        """A few rows token by token, for heat-maps: `training/token_views.py`. Called on every process."""
+        return []
+
     def observe(self, means: dict[str, float]) -> None:
         """Called after every step with its means over all micro-batches: for methods that react to them."""
 

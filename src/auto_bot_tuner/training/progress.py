@@ -48,6 +48,8 @@ class ProgressLine:
         elif event.name == "samples":
             for sample in event.metrics["samples"]:
                 self.show_sample(sample)
+        elif event.name == "note":
+            self.note(event.metrics["text"])
         elif event.name == "save":
             self.note(f"saved {event.metrics['path']}")
         elif event.name == "end":

@@ -1,4 +1,4 @@
-"""Where events go: metrics.jsonl and samples.jsonl always, TensorBoard by default, W&B and trackio on request.
+"""Where events go: files of JSON lines always, TensorBoard and report.html by default, W&B and trackio on request.
 
 Each reporter is a callable that takes an `Event`, like any callback of a user's.
 """
@@ -14,18 +14,19 @@ from typing import Any
 
 from auto_bot_tuner.training.config import TrainingConfig
 from auto_bot_tuner.training.events import Callback, Event
-from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.utils.errors import UserError, one_line
 
 
 def build_reporters(config: TrainingConfig, resumed_at: int) -> list[Callback]:
     """The reporters that the config asks for; logs after `resumed_at` have been cut already."""
     makers = {"tensorboard": tensorboard_reporter, "wandb": wandb_reporter, "trackio": wandb_reporter}
     folder = Path(config.output_dir)
-    return [jsonl_reporter(folder)] + [makers[name](name, folder, resumed_at) for name in config.report_to]
+    live = [name for name in config.report_to if name in makers]  # html is written once, at the end
+    return [jsonl_reporter(folder)] + [makers[name](name, folder, resumed_at) for name in live]
 
 
 def jsonl_reporter(folder: Path) -> Callback:
-    """One JSON object per logged step and per evaluation; samples go to a file of their own."""
+    """One JSON object per logged step and per evaluation; samples, notes and token views go to files of their own."""
 
     def report(event: Event) -> None:
         if event.name in ("log", "evaluate"):
@@ -35,8 +36,27 @@ def jsonl_reporter(folder: Path) -> Callback:
         elif event.name == "samples":
             for sample in event.metrics["samples"]:
                 append_line(folder / "samples.jsonl", {"step": event.step, **sample})
+        elif event.name == "token_views":
+            for view in event.metrics["views"]:
+                append_line(folder / "token_views.jsonl", {"step": event.step, **view})
+        elif event.name == "note":
+            append_line(folder / "notes.jsonl", {"step": event.step, **event.metrics})
 
     return report
+
+
+def write_report(folder: Path) -> str:
+    """report.html of the run in this folder.
+
+    Returns:
+        what went wrong, in a line; empty where nothing did: a run is not worth less for a report that failed.
+    """
+    try:
+        # Drawing takes a moment that only the end of a run pays.
+        importlib.import_module("auto_bot_tuner.reports").write_run_report(folder)
+    except Exception as error:
+        return f"no report.html ({one_line(error)}): write it with python main.py report {folder}"
+    return ""
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:

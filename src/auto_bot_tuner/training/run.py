@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,8 @@ from auto_bot_tuner.training import checks
 from auto_bot_tuner.training.checkpoint import load_checkpoint, save_checkpoint
 from auto_bot_tuner.training.events import Event, EventName
 from auto_bot_tuner.training.progress import ProgressLine
-from auto_bot_tuner.training.reporting import build_reporters
+from auto_bot_tuner.training.record import Record, Status
+from auto_bot_tuner.training.reporting import build_reporters, write_report
 from auto_bot_tuner.training.run_folder import (
     checkpoints,
     cut_logs,
@@ -22,7 +24,7 @@ from auto_bot_tuner.training.run_folder import (
     newest_checkpoint,
     open_run_folder,
 )
-from auto_bot_tuner.utils.errors import Interrupted
+from auto_bot_tuner.utils.errors import Interrupted, UserError, one_line
 
 if TYPE_CHECKING:
     from auto_bot_tuner.training.loop import Trainer
@@ -35,6 +37,7 @@ class Run:
         self.trainer, self.config = trainer, trainer.config
         self.folder = Path(trainer.config.output_dir)
         self.reporters: list[Callable[[Event], None]] = []
+        self.record: Record | None = None  # of the main process, once the run has started
         self.has_endless_samples = False  # in the last evaluation, no answer ended by itself
 
     def __enter__(self) -> Run:
@@ -72,6 +75,7 @@ class Run:
                 passed_over = f" (damaged, passed over: {', '.join(damaged)})" if damaged else ""
                 self.progress.note(f"resumed from {checkpoint}{passed_over}")
             self.reporters += [self.progress, *trainer.callbacks]
+            self.record = Record(trainer, is_resumed=checkpoint is not None)
 
     def close(self) -> None:
         if self.trainer.is_main:
@@ -83,10 +87,27 @@ class Run:
         self.close()
         if error is not None:
             self.emit("end", {})  # reporters close their files however the run ends
+            stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+            with contextlib.suppress(UserError):  # the error itself is what counts
+                self.write_down("interrupted" if stopped else "failed")
+            if isinstance(error, Interrupted):
+                self.report()
 
     def emit(self, name: EventName, metrics: dict[str, Any]) -> None:
         for report in self.reporters:
             report(Event(name, self.trainer.state.step, metrics, self.trainer))
+        if name in ("start", "evaluate", "save"):
+            self.write_down("running")
+
+    def write_down(self, status: Status, final: Path | None = None) -> None:
+        """run.json as of now, by the main process."""
+        if self.record is not None:
+            self.record.write(status, final)
+
+    def report(self) -> None:
+        """report.html, where it is asked for."""
+        if self.trainer.is_main and "html" in self.config.report_to and (trouble := write_report(self.folder)):
+            self.progress.note(trouble)
 
     def note_update(self, metrics: dict[str, float] | None) -> None:
         self.emit("step", {})
@@ -94,16 +115,16 @@ class Run:
             self.trainer.state.metrics = metrics
             self.emit("log", metrics)
             for verdict in self.trainer.verdicts(metrics):
-                self.note(verdict)
+                self.note(verdict, "verdict")
 
-    def note(self, text: str) -> None:
-        """Tell the person, once and not once per process."""
-        if self.trainer.is_main:
-            self.progress.note(text)
+    def note(self, text: str, kind: str = "note") -> None:
+        """Tell the person, once and not once per process; `kind`: note, or verdict on the health of the run."""
+        self.emit("note", {"kind": kind, "text": text})
 
     def evaluate(self) -> None:
         """Evaluate, write samples, and keep the weights where they are the best so far."""
         state, is_best = self.trainer.state, False
+        is_first = state.evaluated_step is None
         state.evaluated_step = state.step
         if self.trainer.eval_dataset is not None:
             state.evaluation = self.trainer.evaluate()
@@ -114,10 +135,20 @@ class Run:
         if self.trainer.is_main and (samples := self.trainer.samples()):
             self.emit("samples", {"samples": samples})
             self.has_endless_samples = not any(sample["ended"] for sample in samples)
+        if is_first or state.step == self.trainer.total_steps or self.is_stale():
+            self.show_tokens()
         self.trainer.accelerator.wait_for_everyone()
         # Last: what a checkpoint's logs hold is what was written before it.
         if is_best and self.config.keep_best:
             self.save()
+
+    def show_tokens(self) -> None:
+        """The heat-maps' data; a run does not fail for a picture."""
+        try:
+            if views := self.trainer.token_views():
+                self.emit("token_views", {"views": views})
+        except Exception as error:
+            self.note(f"no token views ({one_line(error)})")
 
     def is_stale(self) -> bool:
         patience = self.config.early_stopping_patience
@@ -161,4 +192,6 @@ class Run:
             )
         self.emit("save", {"path": str(final)})
         self.emit("end", metrics)
+        self.write_down("finished", final)
+        self.report()
         return {"steps": state.step, **metrics, "final": str(final)}

@@ -1,6 +1,7 @@
 """The folder of a run: who may write into it, which checkpoints are whole, which ones go.
 
-    output_dir/  config.yaml  metrics.jsonl  samples.jsonl  tensorboard/  checkpoint-N/  final/
+    output_dir/  config.yaml  run.json  metrics.jsonl  samples.jsonl  notes.jsonl  token_views.jsonl  report.html
+                 tensorboard/  checkpoint-N/  final/
 
 Two promises. Nothing that an earlier run left is overwritten unless asked for. And a folder that is called
 `checkpoint-N` is whole: it is written under another name and renamed, which a file system does in one piece.
@@ -22,8 +23,8 @@ from auto_bot_tuner.utils.errors import UserError
 
 STATE_FILE = "trainer_state.json"  # written last: its list of files says what a whole checkpoint holds
 LOCK = ".running"  # holds the process number of the run that writes here
-LOGS = ("metrics.jsonl", "samples.jsonl")
-OURS = (*LOGS, "config.yaml", "tensorboard", "final", "save-test", "wandb_id")
+LOGS = ("metrics.jsonl", "samples.jsonl", "notes.jsonl", "token_views.jsonl")
+OURS = (*LOGS, "config.yaml", "run.json", "report.html", "tensorboard", "final", "save-test", "wandb_id")
 
 
 def check_run_folder(config: TrainingConfig) -> Path | None:

@@ -1,0 +1,73 @@
+"""curves.png beside a model card: the loss, and what tells most of the method, over the steps of the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from auto_bot_tuner.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# What to look at, by method; the most telling first. The evaluation's points are drawn over the training's line.
+TELLING = {
+    "sft": ("loss", "accuracy"),
+    "reward": ("loss", "accuracy", "reward_margin"),
+    "dpo": ("loss", "accuracy", "reward_margin", "kl"),
+    "ppo": ("reward", "kl", "explained_variance", "response_length"),
+    "grpo": ("reward", "groups_without_spread", "kl", "response_length"),
+}
+BLUE, ORANGE, GREY = "#2b6cb0", "#c05621", "#718096"
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; none where there is no such file."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines]
+
+
+def draw_curves(metrics: Sequence[Mapping[str, Any]], method: str, file: Path) -> bool:
+    """Draw the telling figures of a run. Returns whether there was anything to draw.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    shown = [
+        name
+        for name in TELLING.get(method, ("loss",))
+        if any(name in line or f"eval_{name}" in line for line in metrics)
+    ]
+    if not shown:
+        return False
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # A figure of its own, not pyplot's: nothing global, no window, whatever backend the user has set.
+    figure = Figure(figsize=(3.6 * len(shown), 2.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        draw_curve(axes, metrics, name)
+    try:
+        figure.savefig(file, dpi=120, metadata={"Software": None})
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror or error}") from error
+    return True
+
+
+def draw_curve(axes: Axes, metrics: Sequence[Mapping[str, Any]], name: str) -> None:
+    """One figure over the steps, as logged in training and as evaluated."""
+    for key, colour, style, label in ((name, BLUE, "-", "training"), (f"eval_{name}", ORANGE, "o-", "evaluation")):
+        points = [(line["step"], line[key]) for line in metrics if line.get(key) is not None]
+        if points:
+            style = "o" if len(points) == 1 else style  # a line needs two
+            axes.plot(*zip(*points, strict=True), style, color=colour, linewidth=1.4, markersize=4, label=label)
+    axes.set(title=name.replace("_", " "), xlabel="step")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color=GREY, alpha=0.2, linewidth=0.6)
+    axes.title.set_fontsize(11)
+    if len(axes.lines) > 1:
+        axes.legend(frameon=False, fontsize=8)
