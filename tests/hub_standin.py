@@ -6,9 +6,11 @@ It answers what huggingface_hub, transformers and datasets ask when `HF_ENDPOINT
     GET  /api/{models|datasets}/{id}/tree/{rev}[/path]     files with sizes and hashes
     POST /api/{models|datasets}/{id}/paths-info/{rev}      the same for given paths
     HEAD, GET  [/datasets]/{id}/resolve/{rev}/{file}       a small file itself; a large one by a redirect, as from a CDN
+    GET  /api/{models|datasets}?search=…&author=…          names that hold a text, or belong to somebody
 
 with the hub's manners: `gpt2` redirects to openai-community/gpt2, a gated repository lists its files and then
-refuses them, a download that was cut goes on by Range. By hand, in two terminals:
+refuses them, a private one is not there for strangers, a download that was cut goes on by Range. What is uploaded is
+taken by `hub_uploads.py`. By hand, in two terminals:
 
     python -m tests.hub_standin --port 8765
     HF_ENDPOINT=http://127.0.0.1:8765 HF_HOME=$(mktemp -d) python main.py train-sft --preset quick
@@ -30,6 +32,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.hub_uploads import Uploads
 from tests.models import gpt2_tokenizer, tiny_model
 
 LARGE = 1_000_000  # bytes from which the hub sends a file from elsewhere (git LFS)
@@ -47,13 +50,15 @@ class Repository:
     name: str
     folder: Path
     is_gated: bool = False
+    is_private: bool = False
 
     def files(self) -> dict[str, Path]:
         return {str(p.relative_to(self.folder)): p for p in sorted(self.folder.rglob("*")) if p.is_file()}
 
     @property
     def commit(self) -> str:
-        return hashlib.sha1("".join(self.files()).encode() + self.name.encode()).hexdigest()
+        content = [self.name, *(f"{name} {path.stat().st_mtime_ns}" for name, path in self.files().items())]
+        return sha1("\n".join(content))
 
     def info(self) -> dict[str, Any]:
         return {
@@ -61,7 +66,7 @@ class Repository:
             "id": self.name,
             "modelId": self.name,
             "sha": self.commit,
-            "private": False,
+            "private": self.is_private,
             "gated": "manual" if self.is_gated else False,
             "disabled": False,
             "downloads": 1,
@@ -69,7 +74,7 @@ class Repository:
             "tags": [],
             "createdAt": "2022-03-02T23:29:04.000Z",
             "lastModified": "2024-02-19T10:57:45.000Z",
-            "siblings": [{"rfilename": name} for name in self.files()],
+            "siblings": [{"rfilename": name, "size": path.stat().st_size} for name, path in self.files().items()],
         }
 
     def tree(self, below: str = "", recursive: bool = True) -> list[dict[str, Any]]:
@@ -109,12 +114,17 @@ class Hub:
     moved: dict[str, str] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     url: str = ""
+    # Who may upload: token → user; a token whose name begins with "read" may only read.
+    users: dict[str, str] = field(default_factory=lambda: {"hf_write": "me", "hf_read": "me"})
+    uploaded: dict[str, bytes] = field(default_factory=dict)  # large files by their hash, until a commit names them
+    messages: list[str] = field(default_factory=list)  # of the commits
+    folder: Path = Path()  # for repositories that are made here
 
     def add(self, repository: Repository) -> None:
         self.repositories[repository.kind, repository.name] = repository
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Uploads, BaseHTTPRequestHandler):
     """Answers one request; `hub` is set on the subclass that `serve` makes."""
 
     hub: Hub
@@ -127,7 +137,10 @@ class Handler(BaseHTTPRequestHandler):
         self.answer()
 
     def do_POST(self) -> None:
-        self.answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        self.answer(self.read_body())
+
+    def do_PUT(self) -> None:
+        self.receive_large(self.read_body())
 
     def log_message(self, format: str, *args: Any) -> None:
         self.hub.requests.append(f"{self.command} {self.path}")
@@ -137,6 +150,10 @@ class Handler(BaseHTTPRequestHandler):
         path = unquote(url.path)
         if cdn := re.fullmatch(r"/cdn/(models|datasets)/(.+)/([0-9a-f]{40})/(.+)", path):
             return self.send_file(self.hub.repositories[cdn[1], cdn[2]].folder / cdn[4])
+        if self.takes(path, body):
+            return None
+        if path in ("/", "/api/models", "/api/datasets"):
+            return self.send_json(self.found(path.rpartition("/")[2], url.query))
         if api := re.fullmatch(r"/api/(models|datasets)/(.+?)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?", path):
             repository = self.find(api[1], api[2])
             return self.send_api(repository, api[3], api[5] or "", url.query, body) if repository else None
@@ -150,9 +167,26 @@ class Handler(BaseHTTPRequestHandler):
         if name in self.hub.moved:
             location = self.path.replace(f"/{name}", f"/{self.hub.moved[name]}", 1)
             self.send(307, headers={"Location": location})
-        elif (kind, name) not in self.hub.repositories:
-            self.send(404, headers={"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
-        return self.hub.repositories.get((kind, name))
+            return None
+        repository = self.hub.repositories.get((kind, name))
+        if repository is None or (repository.is_private and self.user() != name.split("/")[0]):
+            # To a stranger the hub says "unauthorized" of both: what is private may not be told from what is not.
+            status = 404 if self.user() else 401
+            self.send(status, headers={"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
+            return None
+        return repository
+
+    def found(self, kind: str, query: str) -> list[dict[str, Any]]:
+        """The hub's search: names that hold the words, whoever's; or all of an author."""
+        asked = {name: values[0].lower() for name, values in parse_qs(query).items()}
+        return [
+            repository.info()
+            for (own_kind, name), repository in self.hub.repositories.items()
+            if own_kind == kind
+            and not repository.is_private
+            and asked.get("search", "") in name.lower()
+            and name.lower().startswith(asked.get("author", ""))
+        ]
 
     def send_api(self, repository: Repository, what: str | None, below: str, query: str, body: bytes) -> None:
         if what == "tree":
@@ -222,10 +256,13 @@ def serve(hub: Hub, port: int = 0) -> Iterator[Hub]:
 
 
 def make_hub(folder: Path) -> Hub:
-    """`gpt2`, `yahma/alpaca-cleaned`, `Anthropic/hh-rlhf`, and a gated model."""
-    hub = Hub(moved={"gpt2": "openai-community/gpt2"})
+    """`gpt2`, `yahma/alpaca-cleaned`, `Anthropic/hh-rlhf`, and models that are gated, private, pickled, or code."""
+    hub = Hub(moved={"gpt2": "openai-community/gpt2"}, folder=folder / "uploads")
     hub.add(Repository("models", "openai-community/gpt2", make_gpt2(folder / "gpt2")))
     hub.add(Repository("models", "strict/gated-model", folder / "gpt2", is_gated=True))
+    hub.add(Repository("models", "me/secret-model", folder / "gpt2", is_private=True))
+    hub.add(Repository("models", "old/pickled-model", small(folder / "pickled", "config.json", "pytorch_model.bin")))
+    hub.add(Repository("models", "strange/own-code", make_own_code(folder / "code", folder / "gpt2")))
     hub.add(Repository("datasets", "yahma/alpaca-cleaned", make_alpaca(folder / "alpaca")))
     hub.add(Repository("datasets", "Anthropic/hh-rlhf", make_hh(folder / "hh")))
     return hub
@@ -252,6 +289,28 @@ def make_gpt2(folder: Path) -> Path:
     (folder / "onnx").mkdir()
     for name in ("pytorch_model.bin", "tf_model.h5", "64.tflite", "onnx/decoder_model.onnx", "onnx/config.json"):
         (folder / name).write_text("another format")
+    return folder
+
+
+def small(folder: Path, *names: str) -> Path:
+    """Files that only have a name."""
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).write_text("{}")
+    return folder
+
+
+def make_own_code(folder: Path, gpt2: Path) -> Path:
+    """A model of an architecture of its own, whose code would leave a trace if it ran."""
+    folder.mkdir(parents=True)
+    for path in gpt2.iterdir():
+        if path.suffix in (".json", ".safetensors"):
+            (folder / path.name).write_bytes(path.read_bytes())
+    config = {"model_type": "strange", "architectures": ["StrangeForCausalLM"]}
+    code = {"AutoConfig": "configuration_strange.StrangeConfig", "AutoModelForCausalLM": "modeling_strange.Strange"}
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": code}))
+    for name in ("configuration_strange.py", "modeling_strange.py"):
+        (folder / name).write_text("import os, pathlib\npathlib.Path(os.environ['TRACE']).touch()\n")
     return folder
 
 

@@ -23,7 +23,6 @@ OFFLINE_CURE: dict[Kind, str] = {
 }
 LIKE = 0.6  # least similarity (difflib's ratio) of a name that is proposed
 ASKED = 20  # names per search at the hub
-FORBIDDEN = "expired, or lacks the permission"
 
 
 def hub_error(name: str, error: Exception, kind: Kind = "model") -> UserError:
@@ -61,8 +60,11 @@ def gated(name: str, kind: Kind) -> UserError:
 
 
 def not_found(name: str, kind: Kind) -> UserError:
+    from huggingface_hub import get_token
+
     near = near_names(name, kind)
-    advice = f"did you mean {near}?" if near else "check the spelling, or log in with `hf auth login` if it is private"
+    login = "ask its owner for access" if get_token() else "log in with `hf auth login`"
+    advice = f"did you mean {near}?" if near else f"check the spelling, or {login} if it is private"
     if kind == "model":
         return UserError(
             f"no model {name}: it is no folder here, no bundled name ({', '.join(BUNDLED[kind])}) and not on the hub; "
@@ -109,7 +111,9 @@ def like(name: str, names: list[str]) -> str:
         # Without an owner (gtp2) only the names can be compared; with one it counts a little.
         return own if "/" not in name else max(whole, 0.9 * own)
 
-    found = sorted(((likeness(candidate), candidate) for candidate in dict.fromkeys(names)), reverse=True)
+    found = sorted(
+        ((likeness(candidate), candidate) for candidate in dict.fromkeys(names) if candidate != name), reverse=True
+    )
     return " or ".join(neutral(candidate) for score, candidate in found[:2] if score >= max(LIKE, found[0][0] - 0.1))
 
 

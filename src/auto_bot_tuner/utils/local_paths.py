@@ -67,7 +67,8 @@ def _begins_here(name: str) -> bool:
 
 def _is_also_an_id(name: str) -> bool:
     """`checkpoints/x` is a path here, as there is checkpoints/; on the hub it may be somebody's model all the same."""
-    return name.count("/") == 1 and not name.startswith((".", "~", os.sep)) and not name.endswith(("/", *FILES))
+    could_be = name.count("/") == 1 and " " not in name
+    return could_be and not name.startswith((".", "~", os.sep)) and not name.endswith(("/", *FILES))
 
 
 def _is_data(name: str) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from auto_bot_tuner.utils.errors import UserError, one_line
 from auto_bot_tuner.utils.hub_cache import has_all_weights, is_cached
@@ -61,6 +62,7 @@ def find_model(name: str, trust_remote_code: bool = False) -> ModelSource:
     """
     from auto_bot_tuner.assets import bundled_model
 
+    refuse_mistyped(name)
     folder = Path(name).expanduser()
     if folder.is_dir():
         path = model_folder(folder)
@@ -70,9 +72,17 @@ def find_model(name: str, trust_remote_code: bool = False) -> ModelSource:
     bundled = bundled_model(name)
     if bundled is not None:
         return ModelSource(name, bundled)
-    if is_path(name) and not is_cached(name, "model"):
-        raise missing_path(name, "model")
     return ModelSource(name, download(name, trust_remote_code), is_on_hub=True)
+
+
+def refuse_mistyped(name: str) -> None:
+    """What can be known of a model's name in a millisecond: that it is a path at which nothing lies.
+
+    Raises:
+        UserError: it is; the message has the nearest one.
+    """
+    if not Path(name).expanduser().exists() and is_path(name) and not is_cached(name, "model"):
+        raise missing_path(name, "model")
 
 
 def model_folder(folder: Path) -> Path:
@@ -90,8 +100,11 @@ def model_folder(folder: Path) -> Path:
     raise UserError(f"{folder} holds no model (neither config.json nor {ADAPTER_CONFIG}): {hint}")
 
 
-def download(name: str, trust_remote_code: bool) -> Path:
+def download(name: str, trust_remote_code: bool, progress_bar: Any = None) -> Path:
     """Fetch a hub model into the shared cache (or find it there) and return its folder.
+
+    Args:
+        progress_bar: a class like tqdm, instead of huggingface_hub's.
 
     Raises:
         UserError: no such model, no access to it, no network, a full disk, or no weights in safetensors.
@@ -106,7 +119,14 @@ def download(name: str, trust_remote_code: bool) -> Path:
     if not sys.stderr.isatty():
         disable_progress_bars()  # in a log file a bar is hundreds of lines
     try:
-        folder = Path(snapshot_download(name, allow_patterns=patterns(trust_remote_code), ignore_patterns=["*/*"]))
+        folder = Path(
+            snapshot_download(
+                name,
+                allow_patterns=patterns(trust_remote_code),
+                ignore_patterns=["*/*"],
+                tqdm_class=progress_bar,
+            )
+        )
     except HFValidationError as error:  # blanks, umlauts …: it can only have been meant as a path
         raise missing_path(name, "model") from error
     except (HfHubHTTPError, httpx.HTTPError, OSError) as error:

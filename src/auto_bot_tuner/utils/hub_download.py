@@ -1,0 +1,130 @@
+"""Before a download: which files of a repository are fetched, how large they are, whether they have room.
+
+What is fetched how is `model_source.py`'s matter; this is for people who want to know before they wait.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.utils.hub_cache import Kind, hub_folder
+from auto_bot_tuner.utils.hub_errors import hub_error
+from auto_bot_tuner.utils.local_paths import missing_path
+from auto_bot_tuner.utils.model_source import patterns, refuse_without_weights
+
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a repository by name, with their sizes in bytes."""
+
+    files: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.files.values())
+
+
+def list_repository(name: str, kind: Kind) -> Listing:
+    """All files of a hub repository.
+
+    Raises:
+        UserError: no such name (near ones are proposed), no access, no network.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.utils import httpx
+
+    try:
+        info = HfApi().repo_info(name, repo_type=kind, files_metadata=True)
+    except HFValidationError as error:
+        raise missing_path(name, kind) from error
+    except OfflineModeIsEnabled as error:
+        raise hub_error(name, ConnectionError(), kind) from error
+    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        raise hub_error(name, error, kind) from error
+    return Listing({file.rfilename: file.size or 0 for file in info.siblings or []})
+
+
+def wanted_of_model(name: str, listing: Listing, trust_remote_code: bool) -> tuple[Listing, Listing]:
+    """(what is fetched of a model, what is left at the hub).
+
+    Raises:
+        UserError: its weights are in no format that is read here.
+    """
+    refuse_without_weights(name, listing.files)
+    fetched = {
+        file: size
+        for file, size in listing.files.items()
+        if "/" not in file and any(fnmatch(file, pattern) for pattern in patterns(trust_remote_code))
+    }
+    left = {file: size for file, size in listing.files.items() if file not in fetched}
+    return Listing(fetched), Listing(left)
+
+
+def check_room(name: str, size_bytes: int) -> None:
+    """The disk has room for so much.
+
+    Raises:
+        UserError: it has not.
+    """
+    folder = hub_folder()
+    there = next(part for part in (folder, *folder.parents) if part.is_dir())
+    free = shutil.disk_usage(there).free
+    if size_bytes > free:
+        raise UserError(
+            f"{name} takes {readable_size(size_bytes)}, and {there} has {readable_size(free)} free: free some space "
+            "(hf cache ls, hf cache rm), or set HF_HOME to a folder on another disk"
+        )
+
+
+def readable_size(size_bytes: float) -> str:
+    """As file managers write it, in powers of 1000.
+
+    >>> readable_size(548_105_171)
+    '548 MB'
+    """
+    unit = 0
+    while size_bytes >= 999.5 and unit < len(UNITS) - 1:
+        size_bytes, unit = size_bytes / 1000, unit + 1
+    return f"{size_bytes:.0f} {UNITS[unit]}" if size_bytes >= 10 or unit == 0 else f"{size_bytes:.1f} {UNITS[unit]}"
+
+
+def one_bar() -> Any:
+    """A progress bar for all files of a repository together: huggingface_hub draws three of them."""
+    from huggingface_hub.utils import tqdm
+
+    class OneBar(tqdm):  # type: ignore[misc]
+        """The bar of the bytes; of the files and of the transfer's other half nothing is drawn."""
+
+        def __init__(self, *args: Any, **keywords: Any) -> None:
+            is_bytes = keywords.get("unit") == "B" and not str(keywords.get("name", "")).endswith(".transfer")
+            if is_bytes:
+                keywords |= {"desc": "  fetched", "bar_format": None, "leave": False}
+            else:
+                keywords["disable"] = True
+            super().__init__(*args, **keywords)
+
+        def set_description(self, *_: Any, **__: Any) -> None:
+            """It stays what it is: theirs speaks of "reconstructing"."""
+
+        set_description_str = set_description
+
+        def set_postfix_str(self, *_: Any, **__: Any) -> None:
+            """The rate stands there already."""
+
+    return OneBar
+
+
+def short(folder: Path) -> str:
+    """A folder with ~ for the home: shorter, and nothing private on a screenshot."""
+    try:
+        return f"~/{folder.relative_to(Path.home())}"
+    except ValueError:
+        return str(folder)
