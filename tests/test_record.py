@@ -24,7 +24,7 @@ from auto_bot_tuner.training.record import digest
 from auto_bot_tuner.utils.errors import Interrupted
 from tests.preference_runs import dpo_trainer
 from tests.reward_runs import small_reward_trainer
-from tests.rl_runs import grpo_trainer, letter_prompts, letter_reward_model, ppo_trainer, run_logged, snapshot
+from tests.rl_runs import grpo_trainer, letter_prompts, letter_reward_model, moved, ppo_trainer, run_logged, snapshot
 from tests.test_resume import in_a_child, killing_at
 from tests.training_runs import logged, random_rows, small_model, small_trainer, weights
 
@@ -190,7 +190,7 @@ def test_notes_and_views_of_a_resumed_run_are_those_of_a_whole_one(step: int, tm
     for name in ("notes.jsonl", "token_views.jsonl"):
         assert (tmp_path / "killed" / name).read_text() == (tmp_path / "whole" / name).read_text()
     notes = lines(tmp_path / "whole/notes.jsonl")
-    assert {note["kind"] for note in notes} == {"verdict", "note"} and [n["step"] for n in notes if "is" in n["text"]]
+    assert {note["kind"] for note in notes} == {"verdict", "note"} and {note["step"] for note in notes} == set(range(7))
 
 
 def test_resuming_a_finished_run_shows_its_tokens_once(tmp_path: Path) -> None:
@@ -294,9 +294,7 @@ def test_a_grpo_view_is_one_group(tmp_path: Path) -> None:
     assert views[0]["series"].keys() == {"advantage", "logprob", "kl"}
     advantages = [view["series"]["advantage"][0] for view in views]
     assert sum(advantages) == pytest.approx(0, abs=1e-3) and max(advantages) > 0
-    assert not trainer.window and all(
-        torch.equal(value, before[name]) for name, value in snapshot(trainer.model).items()
-    )
+    assert not trainer.window and not moved(before, trainer.model)
 
 
 # ---- lineage ----

@@ -74,10 +74,8 @@ class SFTTrainer(Trainer):
                 logprobs = module(*(on_device[name] for name in ("input_ids", "labels", "lengths")))[0]  # (T,)
             trained = batch["labels"][0] != IGNORE_INDEX
             trained[0] = False  # nothing predicts it
-            loss = {"loss": (-logprobs).tolist()}
-            views.append(
-                token_view(self.tokenizer, f"row {row}", batch["input_ids"][0].tolist(), trained.tolist(), loss)
-            )
+            ids, loss = batch["input_ids"][0].tolist(), (-logprobs).tolist()
+            views.append(token_view(self.tokenizer, f"row {row}", ids, trained.tolist(), {"loss": loss}))
         return views
 
     def add_embedding_noise(self, embedding: nn.Module, _: Any, output: torch.Tensor) -> torch.Tensor:

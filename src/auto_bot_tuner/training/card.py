@@ -7,18 +7,17 @@ is told by its end alone.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, fields
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from auto_bot_tuner.training.card_words import cell, cut, fenced, is_hub_id, portable, public
 from auto_bot_tuner.training.curves import read_metrics
 from auto_bot_tuner.training.lineage import BASE, read_record
 from auto_bot_tuner.training.progress import number
 from auto_bot_tuner.training.record import facts_of
-from auto_bot_tuner.utils.terminal import neutral
 
 if TYPE_CHECKING:
     from auto_bot_tuner.training.loop import Trainer
@@ -73,7 +72,6 @@ NAMES = {
 }
 OF_PAIRS = {"loss": "loss (nats per pair)", "accuracy": "share of pairs in the right order"}
 MOST_SAMPLES = 4
-LONGEST_SAMPLE = 600  # characters
 ABOUT_THE_FOLDER = ("output_dir", "overwrite", "resume")  # settings that say nothing of the model
 
 
@@ -99,7 +97,7 @@ def model_card(trainer: Trainer, metrics: dict[str, float], facts: CardFacts) ->
         f"{PURPOSE.get(method, 'A language model.')} Trained with auto_bot_tuner: {trainer.state.step:,} steps, "
         f"{trainer.state.tokens:,} tokens. Beyond prompts like those of its data nothing was measured.\n\n",
         f"**Lineage** (oldest first): {steps}\n\n",
-        facts.usage or usage_of(trainer, run, facts.is_adapter_alone),
+        facts.usage or usage_of(trainer, facts.is_adapter_alone),
         data_section(run),
         evaluation_section(trainer, metrics, method),
         "![curves of the run](curves.png)\n\n" if facts.has_curves else "",
@@ -125,10 +123,11 @@ def front_matter(run: dict[str, Any], is_adapter_alone: bool) -> str:
     return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}---\n"
 
 
-def usage_of(trainer: Trainer, run: dict[str, Any], is_adapter_alone: bool) -> str:
-    opening = (
-        ADAPTED.format(base=trainer.model.active_peft_config.base_model_name_or_path) if is_adapter_alone else WHOLE
-    )
+def usage_of(trainer: Trainer, is_adapter_alone: bool) -> str:
+    """The snippet for a language model."""
+    opening = WHOLE
+    if is_adapter_alone:
+        opening = ADAPTED.format(base=trainer.model.active_peft_config.base_model_name_or_path)
     return USAGE.format(opening=opening, new_tokens=trainer.config.sample_max_new_tokens)
 
 
@@ -139,11 +138,10 @@ def data_section(run: dict[str, Any]) -> str:
         rows.append(data_row("evaluation", run["eval_data"], ""))
     for step in run["lineage"][:-1]:
         if data := read_record(Path(step["name"])).get("data"):
-            rows.append(data_row(f"{METHODS.get(step['method'], step['method'])}, before", data, public(data["name"])))
+            rows.append(data_row(f"{METHODS.get(step['method'], step['method'])}, earlier", data, public(data["name"])))
     summary = f"{fenced(run['data']['summary'])}\n" if run["data"]["summary"] else ""
-    return (
-        f"## Data\n| for | name | rows | SHA-256 of the tokenised rows |\n|---|---|---|---|\n{''.join(rows)}\n{summary}"
-    )
+    heading = "## Data\n| for | name | rows | SHA-256 of the tokenised rows |\n|---|---|---|---|\n"
+    return f"{heading}{''.join(rows)}\n{summary}"
 
 
 def data_row(use: str, data: dict[str, Any], name: str) -> str:
@@ -211,46 +209,3 @@ def settings_section(trainer: Trainer, run: dict[str, Any]) -> str:
     }
     every = fenced(json.dumps(settings, indent=1, default=str, ensure_ascii=False), "json")
     return f"## Settings\n| | |\n|---|---|\n{rows}\n<details><summary>every setting</summary>\n\n{every}\n</details>\n"
-
-
-# ---- text that travels ----
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a name means the same on the hub: no path, no file, no bundled name."""
-    from auto_bot_tuner.assets import BUNDLED_DATASETS, BUNDLED_MODELS
-
-    is_ours = name in BUNDLED_MODELS or name in BUNDLED_DATASETS
-    is_file = name.lower().endswith((".jsonl", ".json", ".csv", ".parquet")) or Path(name).expanduser().exists()
-    return bool(re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name)) and not is_ours and not is_file
-
-
-def public(name: str) -> str:
-    """A name for others: of an absolute path its last two parts, for those before them tell of a home folder."""
-    if name.startswith("~") or PurePath(name).is_absolute():
-        return "/".join(PurePath(name).parts[-2:])
-    return name
-
-
-def portable(value: Any) -> Any:
-    """A setting with its paths made public."""
-    if isinstance(value, str):
-        return public(value)
-    return [portable(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def cut(text: str) -> str:
-    """Text of unknown origin, short and without control characters."""
-    text = neutral(str(text).strip())
-    return text if len(text) <= LONGEST_SAMPLE else text[: LONGEST_SAMPLE - 1] + "…"
-
-
-def cell(text: str) -> str:
-    """Text in a Markdown table: one line, no bar, no markup."""
-    return re.sub(r"([|`*_<>\[\]\\])", r"\\\1", " ".join(neutral(text).split()))
-
-
-def fenced(text: str, language: str = "") -> str:
-    """A code block whose fence is longer than any within."""
-    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
-    return f"{fence}{language}\n{text}\n{fence}\n"

@@ -36,11 +36,8 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]], method: str, file: Path) -
     Raises:
         UserError: the file cannot be written.
     """
-    shown = [
-        name
-        for name in TELLING.get(method, ("loss",))
-        if any(name in line or f"eval_{name}" in line for line in metrics)
-    ]
+    known = {name.removeprefix("eval_") for line in metrics for name in line}
+    shown = [name for name in TELLING.get(method, ("loss",)) if name in known]
     if not shown:
         return False
     from matplotlib.backends.backend_agg import FigureCanvasAgg
