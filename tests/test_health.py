@@ -119,6 +119,8 @@ def test_every_setting_that_is_named_exists(name):
         for verdict in verdicts(seen, config, method):
             named = set(re.findall(r"[a-z]+(?:_[a-z]+)+", verdict.text)) - {"dr_grpo"}
             assert named <= {field.name for field in fields(config)}, verdict.text
+            flags = {f"--{name.replace('_', '-')}" for name in named}  # as a command spells them
+            assert flags <= set(re.findall(r"--[a-z-]+", verdict.text)), verdict.text
 
 
 def test_a_target_of_the_divergence_is_the_measure_where_there_is_one():

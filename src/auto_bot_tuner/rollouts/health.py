@@ -9,11 +9,13 @@ signs; here they become verdicts, each given once. A verdict is a hint to look, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from auto_bot_tuner.rollouts.config import OnPolicyConfig
 from auto_bot_tuner.rollouts.symptoms import CHECKS, WINDOW, Past
+from auto_bot_tuner.utils.settings import settings_of
 
 FROM_A_ROLLOUT = {"response_length"}  # every rollout has it, and its optimiser steps do not
 OF_STEPS = {"clip_fraction", "ratio_gap", "entropy", "grad_norm"}
@@ -30,7 +32,15 @@ def verdicts(history: Sequence[Mapping[str, float]], config: OnPolicyConfig, met
     """What is to be said of a run now. Pure; of `history` (see `symptoms.py`) the first and last WINDOW entries do."""
     past = Past(history, config, method)
     found = [(check.__name__, check(past)) for check in CHECKS] if history else []
-    return [Verdict(name, text) for name, text in found if text is not None]
+    return [Verdict(name, with_flags(text, config)) for name, text in found if text is not None]
+
+
+def with_flags(text: str, config: OnPolicyConfig) -> str:
+    """A verdict with the flags of the settings that it names: files say kl_coefficient, commands --kl-coefficient."""
+    words = re.findall(r"[a-z]+(?:_[a-z]+)+|\bbeta\b", text)
+    flags = {setting.name: setting.flag for setting in settings_of(type(config))}
+    named = [flags[word] for word in dict.fromkeys(words) if word in flags]
+    return f"{text.removesuffix('.')} ({', '.join(named)})." if named else text
 
 
 class Health:

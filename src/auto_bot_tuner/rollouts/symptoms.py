@@ -161,7 +161,7 @@ def no_spread(past: Past) -> str | None:
         )
     return (
         f"{finding}prompts are either too easy or too hard. Mix in others, raise group_size or temperature, or leave "
-        "such groups out (drop_equal_groups)."
+        "such groups out with drop_equal_groups."
     )
 
 
