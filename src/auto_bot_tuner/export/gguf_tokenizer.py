@@ -207,7 +207,9 @@ class ScoreJoiner:
     def encode(self, text: str) -> list[int]:
         pieces = list(text)
         while True:
-            pairs = [(a + b, i) for i, (a, b) in enumerate(zip(pieces, pieces[1:], strict=False)) if a + b in self.vocab]
+            pairs = [
+                (a + b, i) for i, (a, b) in enumerate(zip(pieces, pieces[1:], strict=False)) if a + b in self.vocab
+            ]
             if not pairs:
                 break
             joined, at = max(pairs, key=lambda pair: (self.scores[self.vocab[pair[0]]], -pair[1]))
