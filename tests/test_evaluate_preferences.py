@@ -229,7 +229,7 @@ def test_answers_side_by_side(desk: Path, capsys: pytest.CaptureFixture[str]) ->
         expected = generate_response(model, tokenizer, "Why?", GenerationConfig(max_new_tokens=4))
         assert numbers["samples"][1]["responses"][letter] == expected
         assert numbers["metrics"][letter]["mean_tokens"] == 4
-    assert "> Hello" in out and "(cut off)" in out and "mean_tokens" in out
+    assert "> Hello" in out and "(cut off)" in out and "tokens each" in out
 
 
 def test_many_models_stand_below_each_other_and_rows_give_prompts(
@@ -246,8 +246,9 @@ def test_many_models_stand_below_each_other_and_rows_give_prompts(
 @pytest.mark.parametrize(
     ("command", "code", "words"),
     [
-        ("compare --model a --prompt Hello", 2, ("--against",)),
-        ("compare --model a --against b", 2, ("--dataset NAME or --prompt TEXT",)),
+        ("compare --model a --prompt Hello", 2, ("--models", "--against")),
+        ("compare --models a", 2, ("two models",)),
+        ("compare --models a b --prompt Hello --dataset rows.jsonl", 2, ("--dataset NAME or --prompt TEXT",)),
         ("compare --model a --against nowhere/at/all --prompt Hello", 1, ("nowhere/at/all",)),
         (f"compare --model a {'--against b ' * 30} --prompt Hello", 2, ("31 models",)),
     ],

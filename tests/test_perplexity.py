@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auto_bot_tuner.evaluation import compute_perplexity, compute_perplexity_on_dataset
-from auto_bot_tuner.evaluation.perplexity import sliding_windows
+from auto_bot_tuner.evaluation.perplexity import score_tokens, sliding_windows, text_items
 from auto_bot_tuner.utils.errors import UserError
 from tests.models import tiny_model
 
@@ -84,6 +84,17 @@ def test_windows_score_each_token_once_and_with_context(length: int, width: int)
             assert new[0] - window["input_ids"][0] >= width // 2
         seen += new
     assert seen == ids
+
+
+def test_every_loss_stands_at_its_place(gpt2_tokenizer: Any) -> None:
+    """Through a sliding window: places 1 … n - 1, each once, and the losses of what the window shows."""
+    model = tiny_model("gpt2", n_positions=8, initializer_range=0.3)
+    items = text_items(gpt2_tokenizer, ["one two three four five six seven eight nine ten eleven", "A cow"])
+    rows = score_tokens(model, items)
+    ids = items[0]["input_ids"]
+    assert rows[0].places.tolist() == list(range(1, len(ids))) and rows[1].places.tolist() == [1]
+    by_hand = nll_by_definition(model, ids[:8]) + nll_by_definition(model, ids[4:12], first_target=4)
+    assert rows[0].losses[: len(by_hand)].tolist() == pytest.approx(by_hand, abs=1e-5)
 
 
 def test_only_trained_tokens_of_a_dataset_count(model: Any) -> None:

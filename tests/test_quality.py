@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -13,7 +14,7 @@ from auto_bot_tuner.evaluation import (
     compute_diversity_metrics,
     evaluate_generation_quality,
 )
-from auto_bot_tuner.evaluation.accuracy import Share, evaluate_accuracy
+from auto_bot_tuner.evaluation.accuracy import Share, evaluate_accuracy, pass_at
 from auto_bot_tuner.evaluation.generation import generate_response
 from auto_bot_tuner.evaluation.reference import exact_match, question_and_answer
 from auto_bot_tuner.utils.errors import UserError
@@ -122,3 +123,48 @@ def test_question_and_answer_of_every_format() -> None:
 def test_exact_match_forgives_form_only(response: str) -> None:
     assert exact_match({"question": "?", "answer": "Paris."}, response)
     assert not exact_match({"question": "?", "answer": "Paris."}, response + " it is")
+
+
+@pytest.mark.parametrize(
+    ("answer", "response", "same"),
+    [
+        ("5", "-5", False),
+        ("-5", "-5.", True),
+        ("-5", "\u22125", True),  # the typographic minus
+        ("42", "42.0", True),
+        ("1234", "1,234", True),
+        ("5", "5 apples", False),
+        ("48 / 2 = 24\n#### 24", "24", True),
+    ],
+)
+def test_exact_match_takes_numbers_as_numbers(answer: str, response: str, same: bool) -> None:
+    """A minus is no punctuation at the end: 5 and -5 are not equal."""
+    assert exact_match({"question": "?", "answer": answer}, response) == same
+
+
+def test_pass_at_k_is_the_share_of_choices_with_a_right_one() -> None:
+    for n, c in ((5, 2), (4, 0), (3, 3), (6, 1)):
+        for k in range(1, n + 1):
+            choices = list(itertools.combinations(range(n), k))
+            by_counting = sum(any(i < c for i in choice) for choice in choices) / len(choices)
+            assert pass_at(k, n, c) == pytest.approx(by_counting)
+
+
+def test_several_answers_to_a_question_count_as_one_question(gpt2_tokenizer: Any) -> None:
+    """Two questions, four sampled answers each; the scorer calls two of the first right and none of the second."""
+    model, seen = tiny_model("gpt2"), list[str]()
+    rows = [{"prompt": "Hello", "answer": "x", "task": "a"}, {"prompt": "Why?", "answer": "x", "task": "b"}]
+
+    def first_two(row: Any, response: str) -> bool:
+        seen.append(response)
+        return row["task"] == "a" and len(seen) <= 2
+
+    warm = GenerationConfig(max_new_tokens=6, temperature=1.0)
+    report = evaluate_accuracy(model, gpt2_tokenizer, rows, first_two, warm, samples=4)
+    assert len(set(seen)) == 8 and report.prompts == ["Hello"] * 4 + ["Why?"] * 4
+    assert report.overall == Share(0.5, 2) and report.by_task == {"a": Share(0.5, 1), "b": Share(0, 1)}
+    assert {k: share.value for k, share in report.pass_at.items()} == pytest.approx(
+        {1: 1 / 4, 2: (1 - 1 / 6) / 2, 4: 1 / 2}  # of the six pairs of the first question one has no right answer
+    )
+    with pytest.raises(UserError, match="temperature above 0"):
+        evaluate_accuracy(model, gpt2_tokenizer, rows, config=SHORT, samples=2)

@@ -18,7 +18,7 @@ import torch
 from auto_bot_tuner.evaluation import baselines
 from auto_bot_tuner.evaluation.baselines import PENALTY, bag_of_words, differences, fit
 from auto_bot_tuner.evaluation.charts import draw_reward_report
-from auto_bot_tuner.evaluation.intervals import Share, bootstrap_interval, share_won
+from auto_bot_tuner.evaluation.intervals import Share, bootstrap_interval, effective_number, share_won
 from auto_bot_tuner.evaluation.probes import FILLER, probe
 from auto_bot_tuner.evaluation.report_card import RewardReport, ece_by_chance, reward_report
 from auto_bot_tuner.evaluation.reward_evaluation import evaluate_reward_model, read_pairs
@@ -207,7 +207,7 @@ def test_a_bag_of_words_is_fitted_on_some_of_many_pairs(monkeypatch: pytest.Monk
 
 # --- probes ----------------------------------------------------------------------------------------------------------
 
-PROMPTS = [[{"role": "user", "content": "Why?"}]] * 3
+PROMPTS = [[{"role": "user", "content": f"Why {i}?"}] for i in range(3)]
 ANSWERS = ["The cow eats green grass.", "One two three four", "Yes"]
 
 
@@ -299,13 +299,16 @@ def test_rows_of_every_format_become_pairs_and_are_scored_as_training_reads_them
     found = read_pairs(rows)
     assert len(found.pairs) == 5 and found.left_out == {"identical responses": 1}
     report = evaluate_reward_model(Stub(token), gpt2_tokenizer, found.pairs, found.pairs, batch_size=2)
-    assert report.accuracy == Share(4, 5)
-    assert report.by_category == {"all": Share(3, 4), "rude": Share(1, 1)}
+    # Three of the five pairs are of one prompt: they count as fewer in the interval.
+    # Deviations from 0.8 by prompt: 0.2, -0.8 and 3 x 0.2. n_eff = 0.16 / (3/2 (0.2^2 + 0.8^2 + 0.6^2) / 5^2).
+    assert (report.accuracy.k, report.accuracy.n) == (4, 5)
+    assert report.accuracy.effective == pytest.approx(0.16 / 0.0624)
+    assert {name: (share.k, share.n) for name, share in report.by_category.items()} == {"all": (3, 4), "rude": (1, 1)}
     assert report.baselines["a bag of words"].fitted_on == 5
     # Tokens: 2-1, 2-3, 1-2, 1-3, 2-3 in the order better-worse of each.
-    assert report.baselines["prefer the longer"].right == Share(4, 5)
+    assert (report.baselines["prefer the longer"].right.k, report.baselines["prefer the longer"].right.n) == (4, 5)
     twice = next(one for one in report.probes if one.name == "said twice")
-    assert twice.lowered == Share(0, 5) and twice.mean_change == fmean([1, 1, 1, 2, 2])
+    assert twice.lowered == Share(0, 5, 3.0) and twice.mean_change == fmean([1, 1, 1, 2, 2])
     assert evaluate_reward_model(Stub(token), gpt2_tokenizer, found.pairs, most_probes=0).probes == []
 
 
@@ -359,6 +362,34 @@ def test_the_picture_shows_every_category(suffix: str, tmp_path: Path) -> None:
             assert f"<!-- {name} -->" in file.read_text()
     with pytest.raises(UserError, match="cannot write"):
         draw_reward_report(report, file / "below" / "x.png")
+
+
+def test_pairs_of_one_prompt_are_not_independent() -> None:
+    """60 prompts of 10 pairs, half of the prompts always right: the interval is that of 60 things, not of 600."""
+    margins = [1.0 if prompt % 2 else -1.0 for prompt in range(60) for _ in range(10)]
+    prompts = [prompt for prompt in range(60) for _ in range(10)]
+    clustered, naive = share_won(margins, prompts), share_won(margins)
+    assert (clustered.k, clustered.n) == (naive.k, naive.n) == (300, 600)
+    assert clustered.effective == pytest.approx(59)  # C - 1: as many as the textbook's variance of a mean has
+    assert clustered.interval == pytest.approx(Share(29.5, 59).interval)
+    one_each = share_won(margins[::10], prompts[::10])
+    assert one_each.effective is None  # each pair has its own prompt: Wilson's own interval
+    assert effective_number([1, 0] * 30, [i // 2 for i in range(60)]) == 30  # no spread between prompts is no licence
+    assert effective_number([1, 1, 1, 1], ["a", "a", "b", "b"]) == 2
+
+
+def test_the_clustered_interval_holds_the_truth_as_often_as_it_says() -> None:
+    """Some prompts are harder than others. 95 % must be 95 %, where taking pairs as independent is far off."""
+    rng = np.random.default_rng(0)
+    prompts = [prompt for prompt in range(80) for _ in range(8)]
+    held = {"clustered": 0, "naive": 0}
+    for _ in range(300):
+        marks = (rng.random(640) < np.repeat(rng.random(80), 8)).astype(float)
+        margins = (marks - 0.5).tolist()
+        for name, share in (("clustered", share_won(margins, prompts)), ("naive", share_won(margins))):
+            low, high = share.interval
+            held[name] += low <= 0.5 <= high
+    assert 0.91 <= held["clustered"] / 300 <= 0.99 and held["naive"] / 300 < 0.85
 
 
 def test_shares_of_ties() -> None:

@@ -1,5 +1,5 @@
-"""Measure a model: `evaluate perplexity | generation | accuracy | compare | reward | winrate`. A table for people,
-`--json FILE` for programs.
+"""Measure a model: `evaluate perplexity | generation | accuracy | compare | reward | winrate | benchmark`. A table
+for people, `--json FILE` for programs, `--plot FILE` where a picture says more.
 
 The hub and the model are touched only after the rows have been read and understood: wrong data is found in a second.
 Each module here is a measurement: the class of its flags, and `measure`, which prints and returns the numbers.
@@ -13,9 +13,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from commands.evaluate import accuracy, compare, generation, perplexity, reward, winrate
+from commands.evaluate import accuracy, benchmark, compare, generation, perplexity, reward, winrate
 from commands.evaluate.accuracy import AccuracyArguments
 from commands.evaluate.arguments import ModelArguments
+from commands.evaluate.benchmark import BenchmarkArguments
 from commands.evaluate.compare import CompareArguments
 from commands.evaluate.generation import GenerationArguments
 from commands.evaluate.perplexity import PerplexityArguments
@@ -30,6 +31,7 @@ Arguments = (
     | Annotated[CompareArguments, tyro.conf.subcommand("compare")]
     | Annotated[RewardArguments, tyro.conf.subcommand("reward")]
     | Annotated[WinrateArguments, tyro.conf.subcommand("winrate")]
+    | Annotated[BenchmarkArguments, tyro.conf.subcommand("benchmark")]
 )
 
 MEASURES: dict[type, Callable[[Any], dict[str, Any]]] = {
@@ -39,6 +41,7 @@ MEASURES: dict[type, Callable[[Any], dict[str, Any]]] = {
     CompareArguments: compare.measure,
     RewardArguments: reward.measure,
     WinrateArguments: winrate.measure,
+    BenchmarkArguments: benchmark.measure,
 }
 
 

@@ -38,7 +38,7 @@ def lettered(names: Sequence[str]) -> dict[str, str]:
 
 def print_models(letters: dict[str, str]) -> None:
     for letter, name in letters.items():
-        print(f"{letter}: {name}")
+        print(f"{letter}: {neutral(name)}")
 
 
 def print_side_by_side(prompt: str, answers: dict[str, str]) -> None:
@@ -50,11 +50,11 @@ def print_side_by_side(prompt: str, answers: dict[str, str]) -> None:
     print(f"> {neutral(prompt)}")
     if len(answers) > 3:
         for name, answer in answers.items():
-            print(f"{name}: {neutral(answer).strip()}")
+            print(f"{neutral(name)}: {neutral(answer).strip()}")
     else:
-        grid = Table(*answers, expand=True)
-        for column in grid.columns:
-            column.ratio = 1
+        grid = Table(expand=True)
+        for name in answers:
+            grid.add_column(Text(neutral(name)), ratio=1, overflow="fold")
         grid.add_row(*(Text(neutral(answer).strip()) for answer in answers.values()))
         Console().print(grid)
     print()

@@ -15,7 +15,7 @@ from auto_bot_tuner.training.config import STRICT
 from auto_bot_tuner.utils.errors import UsageError
 from commands.evaluate.arguments import RowArguments
 from commands.evaluate.inputs import load, load_model, to_answer
-from commands.evaluate.printing import print_exchange, table
+from commands.evaluate.printing import check_picture, print_exchange, table
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -30,10 +30,13 @@ class GenerationArguments(RowArguments):
     max_samples: NonNegativeInt = 20
     # How the answers are written.
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    # Draw how long the answers are, and how much of them is repetition, into this file: .png, .svg or .pdf.
+    plot: str = ""
 
 
 def measure(arguments: GenerationArguments) -> dict[str, Any]:
     """Generate, measure and print; the numbers and the answers for `--json`."""
+    check_picture(arguments.plot)
     prompts = prompts_of(arguments)
     model, tokenizer = load_model(arguments)
 
@@ -43,6 +46,11 @@ def measure(arguments: GenerationArguments) -> dict[str, Any]:
     for prompt, response in zip(report.prompts, report.responses, strict=True):
         print_exchange(prompt, response.text, "" if response.ended else "(cut off)")
     table(f"Generations of {arguments.model} ({len(prompts)} prompts)", report.metrics)
+    if arguments.plot:
+        from auto_bot_tuner.evaluation.answer_charts import draw_generations
+
+        draw_generations({arguments.model: report.responses}, arguments.plot, f"{len(prompts)} answers")
+        print(f"picture: {arguments.plot}")
     samples = [
         {"prompt": prompt, "response": response.text, "ended": response.ended}
         for prompt, response in zip(report.prompts, report.responses, strict=True)

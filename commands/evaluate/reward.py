@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from pydantic import NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.training.config import STRICT
-from auto_bot_tuner.utils.errors import UsageError
 from commands.evaluate.arguments import RowArguments
 from commands.evaluate.inputs import load, split_of
+from commands.evaluate.printing import check_picture
 from commands.evaluate.reward_card import as_record, print_card
-from commands.json_file import check_writable
 
-PICTURES = (".png", ".svg", ".pdf")
+__all__ = ["RewardArguments", "check_picture", "measure"]
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -56,21 +54,18 @@ def measure(arguments: RewardArguments) -> dict[str, Any]:
     report = evaluate_reward_model(
         reward_model, tokenizer, found.pairs, train_pairs, arguments.probes, arguments.batch_size
     )
-    title = f"{arguments.model} on {arguments.dataset}, {split_of(arguments)} ({len(found.pairs)} pairs)"
+    prompts = len({str(pair.prompt) for pair in found.pairs})
+    counted = f"{len(found.pairs):,} pairs" + (f" of {prompts:,} prompts" if prompts < len(found.pairs) else "")
+    title = f"{arguments.model} on {arguments.dataset}, {split_of(arguments)} ({counted})"
     print_card(report, title, found.left_out)
+    if prompts < len(found.pairs):
+        print("\npairs of one prompt are not independent: the intervals count what they really add")
     if arguments.plot:
         from auto_bot_tuner.evaluation.charts import draw_reward_report
 
         draw_reward_report(report, arguments.plot, title)
         print(f"picture: {arguments.plot}")
-    return {"pairs": len(found.pairs), "left_out": found.left_out, **as_record(report)}
-
-
-def check_picture(name: str) -> None:
-    """A wrong name of the picture is known before the work."""
-    check_writable(name, "--plot")
-    if name and Path(name).suffix.lower() not in PICTURES:
-        raise UsageError(f"--plot {name}: the name must end in {', '.join(PICTURES)}")
+    return {"pairs": len(found.pairs), "prompts": prompts, "left_out": found.left_out, **as_record(report)}
 
 
 def training_rows(arguments: RewardArguments) -> Any:

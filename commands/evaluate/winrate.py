@@ -17,7 +17,7 @@ from auto_bot_tuner.utils.errors import UsageError, UserError
 from commands.evaluate.answers import answers_of, print_models, print_side_by_side
 from commands.evaluate.arguments import RowArguments
 from commands.evaluate.inputs import load, to_answer
-from commands.evaluate.printing import columns
+from commands.evaluate.printing import check_picture, columns, spread
 
 if TYPE_CHECKING:  # these import torch, and flags are parsed before anything heavy is
     from auto_bot_tuner.evaluation.generation import Response
@@ -46,10 +46,13 @@ class WinrateArguments(RowArguments):
     show: NonNegativeInt = 3
     # How the answers are written.
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    # Draw wins, ties and losses, also by which answer is longer, into this file: .png, .svg or .pdf.
+    plot: str = ""
 
 
 def measure(arguments: WinrateArguments) -> dict[str, Any]:
     """Let both models answer, judge and print; numbers and answers for `--json`."""
+    check_picture(arguments.plot)
     if arguments.samples > 1 and not arguments.generation.temperature:
         raise UsageError(f"--samples {arguments.samples} would be the same answer: set a --temperature above 0")
     rows = load(arguments)
@@ -71,6 +74,13 @@ def measure(arguments: WinrateArguments) -> dict[str, Any]:
         print_side_by_side(prompts[i][-1]["content"], dict(zip(heads, (first[i].text, second[i].text), strict=True)))
     record = {"judge": arguments.judge, **numbers(result, judgement), **lengths(judgement, first, second)}
     print_result(arguments, result, record)
+    if arguments.plot:
+        from auto_bot_tuner.evaluation.answer_charts import draw_winrate
+
+        words = [[len(response.text.split()) for response in side] for side in (first, second)]
+        title = f"A: {arguments.model}\nB: {arguments.against}\n{arguments.dataset}; judge: {arguments.judge}"
+        draw_winrate(result, judgement.outcomes, (words[0], words[1]), arguments.plot, title)
+        print(f"picture: {arguments.plot}")
     samples = [
         {"prompt": prompt[-1]["content"], "responses": [a.text, b.text], "outcome": outcome}
         for prompt, a, b, outcome in zip(prompts, first, second, judgement.outcomes, strict=True)
@@ -138,7 +148,7 @@ def lengths(judgement: Judgement, first: Sequence[Response], second: Sequence[Re
 def print_result(arguments: WinrateArguments, result: WinRate, record: dict[str, Any]) -> None:
     """The table of both models, and the win rate with what is to be said about it."""
     print_models({"A": arguments.model, "B": arguments.against})
-    rows = [[name, *record[key]] for name, key in SIDES.items() if key in record]
+    rows = [[name, *(form.format(value) for value in record[key])] for name, key, form in SIDES if key in record]
     many = f"{result.prompts} prompts" + (f" x {arguments.samples} samples" if arguments.samples > 1 else "")
     columns(f"{arguments.dataset}, {many}; judge: {arguments.judge}", ["", "A", "B"], rows)
     print(f"A {result}")
@@ -150,9 +160,8 @@ def print_result(arguments: WinrateArguments, result: WinRate, record: dict[str,
         print("took the same place again; they count as ties")
 
 
-SIDES = {"mean score": "mean_score", "mean words": "mean_words", "ended by itself": "ended"}
-
-
-def spread(count: int, wanted: int) -> list[int]:
-    """`wanted` places spread evenly over `count`: data is often sorted, and its beginning says little."""
-    return sorted({i * count // wanted for i in range(min(count, wanted))}) if wanted else []
+SIDES = (
+    ("mean score", "mean_score", "{:.3f}"),
+    ("mean words", "mean_words", "{:.1f}"),
+    ("ended by itself", "ended", "{:.0%}"),
+)

@@ -16,7 +16,7 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,13 +41,14 @@ class Baseline:
     fitted_on: int = 0
 
 
-def bag_of_words(train: Sequence[TextPair], test: Sequence[TextPair]) -> Baseline:
-    """Fit on `train`, measure on `test`. Words of `test` that `train` does not have count for nothing."""
+def bag_of_words(train: Sequence[TextPair], test: Sequence[TextPair], clusters: Sequence[Hashable] = ()) -> Baseline:
+    """Fit on `train`, measure on `test`, whose `clusters` are its prompts. Words of `test` that `train` does not have
+    count for nothing."""
     train = train if len(train) <= MOST_PAIRS else random.Random(0).sample(train, MOST_PAIRS)
     counts = Counter(word for pair in train for text in pair for word in words(text))
     place = {word: i for i, (word, _) in enumerate(counts.most_common(MOST_WORDS))}
     weights = fit(differences(train, place))  # (V,)
-    return Baseline(share_won((differences(test, place) @ weights).tolist()), len(train))
+    return Baseline(share_won((differences(test, place) @ weights).tolist(), clusters), len(train))
 
 
 def words(text: str) -> list[str]:

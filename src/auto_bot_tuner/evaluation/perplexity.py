@@ -15,21 +15,29 @@ disjoint pieces instead would score every piece's start without context, and cal
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from auto_bot_tuner.data import IGNORE_INDEX
 from auto_bot_tuner.evaluation.engine import context_limit, evaluation_mode
 from auto_bot_tuner.training.batching import collate, cut_by_tokens
-from auto_bot_tuner.training.logprobs import CausalNLL
+from auto_bot_tuner.training.logprobs import SequenceLogprobs
 from auto_bot_tuner.utils.errors import UserError
 
 Item = dict[str, Sequence[int]]  # input_ids and labels of one sequence, or of one window of it
 
 # Window of models whose config names no context limit.
 DEFAULT_WINDOW = 1024
+
+
+class ScoredRow(NamedTuple):
+    """The tokens of one row that have a loss."""
+
+    places: np.ndarray  # (n,): where in the row each stands, from 0
+    losses: np.ndarray  # (n,): -log p, nats
 
 
 def compute_perplexity(
@@ -47,13 +55,7 @@ def compute_perplexity(
     scored.
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
-    # `verbose=False`: that a text is longer than the context is our business (the window), not a warning's.
-    rows = [list(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]] if texts else []
-    # A label at position 0 is never a target, so every row may label all of its tokens.
-    metrics = _score(model, [{"input_ids": ids, "labels": ids} for ids in rows], window, batch_tokens)
-    num_bytes = sum(len(text.encode()) for text in texts)
-    metrics["bits_per_byte"] = metrics["loss"] * metrics["num_tokens"] / math.log(2) / num_bytes
-    return metrics
+    return perplexity_of(score_tokens(model, text_items(tokenizer, texts), window, batch_tokens), texts)
 
 
 def compute_perplexity_on_dataset(
@@ -63,8 +65,29 @@ def compute_perplexity_on_dataset(
 
     Returns `perplexity`, `loss` and `num_tokens`; for the arguments see `compute_perplexity`.
     """
-    items = ({name: dataset[i][name].tolist() for name in ("input_ids", "labels")} for i in range(len(dataset)))
-    return _score(model, list(items), window, batch_tokens)
+    return perplexity_of(score_tokens(model, dataset_items(dataset), window, batch_tokens))
+
+
+def perplexity_of(rows: Iterable[ScoredRow], texts: Sequence[str] = ()) -> dict[str, float]:
+    """The measures of all rows together; with the texts that they are, bits per byte too."""
+    rows = list(rows)
+    total, num_tokens = math.fsum(float(row.losses.sum()) for row in rows), sum(len(row.losses) for row in rows)
+    loss = total / num_tokens
+    metrics = {"perplexity": math.exp(min(loss, 700.0)), "loss": loss, "num_tokens": num_tokens}
+    if texts:
+        metrics["bits_per_byte"] = total / math.log(2) / sum(len(text.encode()) for text in texts)
+    return metrics
+
+
+def text_items(tokenizer: Any, texts: Sequence[str]) -> list[Item]:
+    # `verbose=False`: that a text is longer than the context is our business (the window), not a warning's.
+    rows = [list(ids) for ids in tokenizer(list(texts), verbose=False)["input_ids"]] if texts else []
+    # A label at position 0 is never a target, so every row may label all of its tokens.
+    return [{"input_ids": ids, "labels": ids} for ids in rows]
+
+
+def dataset_items(dataset: Any) -> list[Item]:
+    return [{name: dataset[i][name].tolist() for name in ("input_ids", "labels")} for i in range(len(dataset))]
 
 
 def sliding_windows(item: Item, width: int) -> Iterator[Item]:
@@ -85,21 +108,40 @@ def sliding_windows(item: Item, width: int) -> Iterator[Item]:
         labelled = end
 
 
-@torch.no_grad()
-def _score(model: Any, items: Sequence[Item], window: int, batch_tokens: int) -> dict[str, float]:
+def window_of(model: Any, window: int = 0) -> int:
+    """Tokens seen at once: what was asked for, but never more than the model's context."""
     limit = context_limit(model)
-    width = min(window or limit or DEFAULT_WINDOW, limit or math.inf)
-    windows = [part for item in items for part in sliding_windows(item, int(width)) if len(part["input_ids"]) > 1]
-    nll = CausalNLL(model)
-    total, num_tokens = 0.0, 0
+    return int(min(window or limit or DEFAULT_WINDOW, limit or math.inf))
+
+
+@torch.no_grad()
+def score_tokens(model: Any, items: Sequence[Item], window: int = 0, batch_tokens: int = 4096) -> list[ScoredRow]:
+    """The loss of every labelled token of every row, each scored once.
+
+    Raises:
+        UserError: no token can be scored, or the losses are not finite.
+    """
+    width, windows, homes = window_of(model, window), list[Item](), list[tuple[int, int]]()  # (row, where it starts)
+    for row, item in enumerate(items):
+        for number, part in enumerate(sliding_windows(item, width)):
+            if len(part["input_ids"]) > 1:
+                windows.append(part)
+                homes.append((row, number * max(1, width // 2)))
+    places: list[list[np.ndarray]] = [[] for _ in items]
+    losses: list[list[np.ndarray]] = [[] for _ in items]
+    logprobs_of = SequenceLogprobs(model)
     with evaluation_mode(model):
         for rows in cut_by_tokens(range(len(windows)), [len(part["input_ids"]) for part in windows], batch_tokens):
             batch = collate(windows, rows).to(model.device)
-            total += float(nll(**batch.tensors)[0])
-            num_tokens += int(batch.weight)
-    if num_tokens == 0:
+            logprobs = logprobs_of(**batch.tensors).cpu().double().numpy()  # (B, T)
+            for values, at in zip(logprobs, rows, strict=True):
+                home, start = homes[at]
+                scored = np.flatnonzero(np.array(windows[at]["labels"][1:]) != IGNORE_INDEX) + 1
+                places[home].append(scored + start)
+                losses[home].append(-values[scored])
+    found = [ScoredRow(np.concatenate(p), np.concatenate(v)) for p, v in zip(places, losses, strict=True) if p]
+    if not sum(len(row.losses) for row in found):
         raise UserError("perplexity needs at least one token with another before it; the texts hold none")
-    if not math.isfinite(total):
+    if not all(np.isfinite(row.losses).all() for row in found):
         raise UserError("the model's loss is not finite (NaN or infinite weights?): load an earlier checkpoint")
-    loss = total / num_tokens
-    return {"perplexity": math.exp(min(loss, 700.0)), "loss": loss, "num_tokens": num_tokens}
+    return found

@@ -7,6 +7,7 @@ held-out pairs in one way that makes them worse; the score should fall.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -65,5 +66,6 @@ def probe(score: Scorer, prompts: Sequence[Conversation], answers: Sequence[str]
         if kept:
             after = score([prompts[i] for i in kept], [spoilt[i] for i in kept], [ended] * len(kept))
             changes = [new - before[i] for i, new in zip(kept, after, strict=True)]
-            found.append(Probe(name, share_won([-change for change in changes]), fmean(changes)))
+            lowered = share_won([-change for change in changes], [json.dumps(prompts[i]) for i in kept])
+            found.append(Probe(name, lowered, fmean(changes)))
     return found

@@ -23,7 +23,7 @@ mean distance of a normal variable of variance v_b / n_b. Everything here is ari
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import fmean
@@ -81,6 +81,7 @@ def reward_report(
     categories: Sequence[str] = (),
     baselines: dict[str, Baseline] | None = None,
     probes: Sequence[Probe] = (),
+    clusters: Sequence[Hashable] = (),
 ) -> RewardReport:
     """The card of n pairs.
 
@@ -92,6 +93,8 @@ def reward_report(
         categories: n names of what is wrong with the rejected side. Empty: one category, "all".
         baselines: more baselines than the two of length, such as `baselines.bag_of_words`.
         probes: from `probes.probe`.
+        clusters: n prompts, or what stands for them: pairs of one prompt are not independent, and intervals that took
+            them to be so would be too narrow (a ranking of four answers gives six pairs). Empty: each pair has its own.
 
     Raises:
         UserError: there is no pair, or a score is not a finite number.
@@ -104,24 +107,27 @@ def reward_report(
     longer = [a - b for a, b in zip(chosen_lengths, rejected_lengths, strict=True)]
     confidences = [confidence(margin) for margin in margins]
     edges = np.linspace(0.5, 1, CONFIDENCE_BINS + 1).tolist()
-    calibration = binned(confidences, margins, edges)
+    clusters = clusters or range(len(margins))
+    calibration = binned(confidences, margins, edges, clusters)
     gaps = [abs(margin) for margin in margins]
+    quantiles = sorted(set(np.quantile(gaps, np.linspace(0, 1, GAP_BINS + 1)).tolist()))
     kinds = [length_kind(a, b) for a, b in zip(chosen_lengths, rejected_lengths, strict=True)]
-    by_length = shares_by(kinds, margins)
-    differing = [margin * side for margin, side in zip(margins, longer, strict=True) if side]
+    by_length = shares_by(kinds, margins, clusters)
+    differing = [i for i, side in enumerate(longer) if side]
+    prefers_longer = share_won([margins[i] * longer[i] for i in differing], [clusters[i] for i in differing])
     return RewardReport(
-        accuracy=share_won(margins),
+        accuracy=share_won(margins, clusters),
         ties=margins.count(0.0),
         calibration=calibration,
         ece=sum(abs(bin.right.value - bin.confidence) * bin.right.n for bin in calibration) / len(margins),
         ece_by_chance=ece_by_chance(confidences, edges),
-        by_gap=binned(gaps, margins, sorted(set(np.quantile(gaps, np.linspace(0, 1, GAP_BINS + 1)).tolist()))),
-        by_category=shares_by([name or "all" for name in categories or [""] * len(margins)], margins),
+        by_gap=binned(gaps, margins, quantiles, clusters),
+        by_category=shares_by([name or "all" for name in categories or [""] * len(margins)], margins, clusters),
         by_length={name: by_length[name] for name in LENGTHS if name in by_length},
-        prefers_longer=share_won(differing or [0.0]),
+        prefers_longer=prefers_longer if differing else Share(0.5, 1),
         baselines={
-            "prefer the longer": Baseline(share_won(longer)),
-            "prefer the shorter": Baseline(share_won([-difference for difference in longer])),
+            "prefer the longer": Baseline(share_won(longer, clusters)),
+            "prefer the shorter": Baseline(share_won([-difference for difference in longer], clusters)),
             **(baselines or {}),
         },
         probes=list(probes),
@@ -137,15 +143,18 @@ def confidence(margin: float) -> float:
     return 1 / (1 + math.exp(-abs(margin)))
 
 
-def binned(values: Sequence[float], margins: Sequence[float], edges: Sequence[float]) -> list[Bin]:
+def binned(
+    values: Sequence[float], margins: Sequence[float], edges: Sequence[float], clusters: Sequence[Hashable]
+) -> list[Bin]:
     """The pairs parted by `values` at `edges`; the last bin holds its upper edge. Empty bins are left out."""
     edges = edges if len(edges) > 1 else [edges[0], edges[0]]
     place = bin_of(values, edges)
     found = []
     for i, (low, high) in enumerate(pairwise(edges)):
-        inside = [margin for margin, at in zip(margins, place, strict=True) if at == i]
+        inside = [k for k, at in enumerate(place) if at == i]
         if inside:
-            found.append(Bin(low, high, fmean(map(confidence, inside)), share_won(inside)))
+            right = share_won([margins[k] for k in inside], [clusters[k] for k in inside])
+            found.append(Bin(low, high, fmean(confidence(margins[k]) for k in inside), right))
     return found
 
 
@@ -176,9 +185,12 @@ def length_kind(chosen: int, rejected: int) -> str:
     return "chosen side longer" if chosen > rejected else "chosen side shorter"
 
 
-def shares_by(names: Sequence[str], margins: Sequence[float]) -> dict[str, Share]:
+def shares_by(names: Sequence[str], margins: Sequence[float], clusters: Sequence[Hashable]) -> dict[str, Share]:
     """The share of right pairs under each name, the names with most pairs first."""
-    groups: dict[str, list[float]] = {}
-    for name, margin in zip(names, margins, strict=True):
-        groups.setdefault(name, []).append(margin)
-    return {name: share_won(group) for name, group in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))}
+    groups: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        groups.setdefault(name, []).append(i)
+    return {
+        name: share_won([margins[i] for i in group], [clusters[i] for i in group])
+        for name, group in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -70,6 +71,7 @@ def evaluate_reward_model(
 
     texts = [texts_of(pair) for pair in pairs]
     train_texts = [texts_of(pair) for pair in train_pairs]
+    prompts = [json.dumps(pair.prompt) for pair in pairs]
     probed = random.Random(0).sample(list(pairs), min(most_probes, len(pairs)))
     return reward_report(
         score_all(score, pairs, 0),
@@ -77,8 +79,9 @@ def evaluate_reward_model(
         [len(tokenizer(chosen)["input_ids"]) for chosen, _ in texts],
         [len(tokenizer(rejected)["input_ids"]) for _, rejected in texts],
         categories=[pair.category for pair in pairs],
-        baselines={"a bag of words": bag_of_words(train_texts, texts)} if train_pairs else {},
+        baselines={"a bag of words": bag_of_words(train_texts, texts, prompts)} if train_pairs else {},
         probes=probe(score, *split_last_turn([(pair.prompt, pair.responses[0]) for pair in probed])) if probed else [],
+        clusters=prompts,
     )
 
 
