@@ -10,6 +10,7 @@ import importlib.util
 import os
 import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -49,6 +50,10 @@ def route(argv: list[str]) -> int:
     verb, *rest = argv
     if verb in ("-h", "--help", "help"):
         print(overview(commands.VERBS))
+    elif verb in commands.VERBS and {"-h", "--help"} & set(rest):
+        from commands.help import page
+
+        print(page(verb, rest))
     elif verb in commands.VERBS:
         commands.run(verb, rest)
     else:
@@ -67,20 +72,33 @@ def menu() -> int:
     return 0
 
 
+# The page of `python main.py --help`, by purpose; a verb that is not named here stands at the end.
+PURPOSES = {
+    "Begin": ("demo", "doctor"),
+    "Train": ("train-sft", "train-reward", "train-dpo", "train-ppo", "train-grpo", "train-config"),
+    "Look": ("chat", "inspect", "report"),
+    "Measure": ("evaluate", "frontier", "reward-hacking"),
+    "In and out": ("download", "convert", "push"),
+}
+
+
 def overview(verbs: Mapping[str, tuple[str, str]]) -> str:
     """The page of `python main.py --help`."""
     width = max(map(len, verbs)) + 2
-    lines = [f"  {name:{width}}{help_line}" for name, (_, help_line) in verbs.items()]
+    named = {verb for group in PURPOSES.values() for verb in group}
+    groups = PURPOSES | {"This program": tuple(verb for verb in verbs if verb not in named)}
+    lines = ["usage: python main.py [COMMAND] [FLAGS]", "", "Without a command: the interactive menu.", ""]
+    for purpose, group in groups.items():
+        lines.append(f"{purpose}:")
+        for verb in group:
+            first, *more = textwrap.wrap(verbs[verb][1], 79 - 2 - width)
+            lines += [f"  {verb:{width}}{first}", *(f"{'':{2 + width}}{line}" for line in more)]
+        lines.append("")
     return "\n".join(
         [
-            "usage: python main.py [COMMAND] [OPTIONS]",
-            "",
-            "Without a command: the interactive menu. Commands:",
-            "",
             *lines,
-            "",
-            "python main.py COMMAND --help shows every setting with its default.",
-            "--debug, with any command: show the whole traceback of an error.",
+            "python main.py COMMAND --help shows every setting, its range and default, and",
+            "commands to copy. --debug, with any command: the whole traceback of an error.",
         ]
     )
 

@@ -33,22 +33,24 @@ class DPOConfig(TrainingConfig):
 
     # Folder of the run: checkpoints, metrics.jsonl, samples.jsonl, final/.
     output_dir: str = "checkpoints/dpo"
-    # Peak learning rate. Empty: 1e-6 for full fine-tuning, 1e-5 for LoRA.
+    # Peak learning rate. Empty: 1e-6 for full fine-tuning, 1e-5 for LoRA; try 5e-7 to 5e-6, with LoRA 5e-6 to 5e-5.
     learning_rate: PositiveFloat | None = None
+
+    # ---- Settings of DPO ----
 
     # Which member of the family: sigmoid is DPO, kto learns from single answers; docs/dpo.md compares them.
     loss: Loss = "sigmoid"
     # How strongly the policy is held to its reference: 0.01 lets go, 0.5 holds tight. SimPO wants about 2.
     beta: PositiveFloat = 0.1
-    # Share of the labels that are wrong, below 0.5: conservative and robust need it.
+    # Share of the labels that are wrong, below 0.5 (0.05 to 0.3): conservative and robust need it.
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     # Weight of SFT on the chosen answers beside the loss, against falling log-probabilities (try 0.1 to 1). 0: none.
     sft_weight: NonNegativeFloat = 0.0
-    # SimPO: how much reward the chosen answer shall lead by.
+    # SimPO: how much reward the chosen answer shall lead by (0.3 to 1.6).
     simpo_gamma: NonNegativeFloat = 0.5
-    # KTO: weight of the good answers.
+    # KTO: weight of the good answers; larger where they are few (1 to 4).
     desirable_weight: PositiveFloat = 1.0
-    # KTO: weight of the bad answers.
+    # KTO: weight of the bad answers; larger where they are few (1 to 4).
     undesirable_weight: PositiveFloat = 1.0
     # Where the reference's log-probabilities come from: a frozen copy, the policy with its new adapter off, the
     # starting adapter loaded twice, or computed once before training. auto takes what is exact and costs least.

@@ -22,13 +22,14 @@ Temperature = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(
 class GenerationConfig:
     """How a model writes. The defaults are greedy: the same answer at every call."""
 
-    # Divides the logits before sampling: below 1 bolder, above 1 more varied. 0: greedy, the likeliest token.
+    # Divides the logits before sampling (0.5 to 1.2): below 1 bolder, above 1 more varied. 0: greedy, the likeliest
+    # token.
     temperature: Temperature = 0.0
-    # Sample among the k likeliest tokens only. 0: all.
+    # Sample among the k likeliest tokens only (20 to 100). 0: all.
     top_k: NonNegativeInt = 0
-    # Sample among the fewest tokens whose probabilities reach this sum (nucleus). 1: all.
+    # Sample among the fewest tokens whose probabilities reach this sum (nucleus; 0.9 to 0.95). 1: all.
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    # Divides positive and multiplies negative logits of tokens already in the text. 1: off.
+    # Divides positive and multiplies negative logits of tokens already in the text (1.05 to 1.3). 1: off.
     repetition_penalty: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
     # Longest answer in tokens, its stop token included.
     max_new_tokens: PositiveInt = 128

@@ -24,20 +24,22 @@ class GRPOConfig(OnPolicyConfig):
 
     # Folder of the run: checkpoints, metrics.jsonl, samples.jsonl, final/.
     output_dir: str = "checkpoints/grpo"
-    # Peak learning rate. Empty: 1e-6 for full fine-tuning, 1e-5 for LoRA.
+    # Peak learning rate. Empty: 1e-6 for full fine-tuning, 1e-5 for LoRA; try 5e-7 to 5e-6, with LoRA 5e-6 to 1e-4.
     learning_rate: PositiveFloat | None = None
+
+    # ---- Settings of GRPO ----
 
     # Which member of the family; docs/grpo.md compares them.
     loss: Loss = "grpo"
-    # Responses to one prompt, which are compared with each other.
+    # Responses to one prompt, which are compared with each other (4 to 16).
     group_size: Annotated[int, Field(ge=2)] = 8
-    # Weight of the KL divergence from the reference. 0: no reference is needed.
+    # Weight of the KL divergence from the reference (0.001 to 0.1). 0: no reference is needed.
     beta: NonNegativeFloat = 0.0
     # Estimator of the KL term in the loss: k2, or k3 times the importance ratio, both with the right gradient; k3_plain
     # is k3 without the ratio, as the GRPO paper and TRL write it. RLOO and REINFORCE put k1 into the reward instead.
     kl_kind: Literal["k2", "k3", "k3_plain"] = "k3"
-    # A token whose probability has fallen by more than this share since it was written is no longer pushed down. Empty:
-    # 0.2; for gspo, whose ratio is a mean over the response, 3e-4.
+    # A token whose probability has fallen by more than this share since it was written is no longer pushed down (0.1 to
+    # 0.3). Empty: 0.2; for gspo, whose ratio is a mean over the response, 3e-4.
     clip_ratio: Clip | None = None
     # The same for a token that has risen. Empty: 0.28 for dapo, 4e-4 for gspo, else as far up as down.
     clip_ratio_high: Clip | None = None
@@ -45,7 +47,7 @@ class GRPOConfig(OnPolicyConfig):
     scale_by_std: bool | None = None
     # Leave out groups in which all responses have the same reward. Empty: as the loss has it (DAPO does).
     drop_equal_groups: bool | None = None
-    # DAPO: the last so many tokens before max_new_tokens cost up to 1, in proportion. 0: none.
+    # DAPO: the last so many tokens before max_new_tokens cost up to 1, in proportion (a fifth of it). 0: none.
     overlong_buffer: NonNegativeInt = 0
 
     @model_validator(mode="after")

@@ -24,23 +24,27 @@ class OnPolicyConfig(TrainingConfig):
 
     METHOD: ClassVar[str]
 
+    # ---- Rollouts ----
+
     # Prompts per process in one accumulation step.
     batch_size: PositiveInt = 8
     # Prompts of one optimiser step = batch_size x this x processes.
     gradient_accumulation_steps: Annotated[PositiveInt, tyro.conf.arg(name="grad-accum")] = 1
-    # Optimiser steps in one pass over a rollout; more make each rollout larger.
+    # Optimiser steps in one pass over a rollout (1 to 8); more make each rollout larger.
     minibatches: PositiveInt = 1
-    # Passes over a rollout before the next is written. More learn more from the same responses, which fit less and
-    # less to the policy: that is what clipping is for.
+    # Passes over a rollout before the next is written (1 to 4). More learn more from the same responses, which fit less
+    # and less to the policy: that is what clipping is for.
     epochs_per_rollout: PositiveInt = 1
 
     # Padded tokens of one forward pass, which change speed and memory but not the gradient. The responses to a prompt
     # stay together, however many tokens they have. 0: 2048 on CPU, 16384 elsewhere.
     micro_batch_tokens: NonNegativeInt = 0
 
-    # Divides the logits in writing and in training alike. 1: the model's own distribution.
+    # ---- Rollouts ----
+
+    # Divides the logits in writing and in training alike (0.7 to 1.2). 1: the model's own distribution.
     temperature: Annotated[float, Field(ge=0.01, allow_inf_nan=False)] = 1.0
-    # Longest response in tokens, its end token included.
+    # Longest response in tokens, its end token included: time and memory grow with it.
     max_new_tokens: PositiveInt = 64
     # Rows x tokens that one batch of writing may hold: bounds the memory of the key-value cache.
     rollout_batch_tokens: PositiveInt = 32768
@@ -51,10 +55,12 @@ class OnPolicyConfig(TrainingConfig):
     # exact and costs least.
     reference: Literal["auto", "copy", "adapter_off", "adapter_copy"] = "auto"
 
+    # ---- Rewards ----
+
     # What a response is worth: names of verifiers (exact_match, gold …), reward model folders or file.py:function,
     # each with a weight before it where it has one: 0.2*length:64.
     reward: tuple[str, ...] = ()
-    # Scores are cut to plus or minus this before they are used. 0: never.
+    # Scores are cut to plus or minus this before they are used (2 to 10, for reward models that run wild). 0: never.
     reward_clip: NonNegativeFloat = 0.0
     # Subtracted from the score of a response that did not end by itself.
     missing_eos_penalty: NonNegativeFloat = 0.0

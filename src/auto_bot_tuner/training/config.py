@@ -29,11 +29,11 @@ class ModelConfig:
     name: Annotated[str, tyro.conf.arg(name="model")] = "gpt2"
     # Train low-rank adapters (LoRA) on a frozen base instead of every weight.
     use_lora: Annotated[bool, tyro.conf.arg(name="lora")] = True
-    # Rank of the adapters: how many directions each adapted matrix may move in.
+    # Rank of the adapters: how many directions each adapted matrix may move in (4 to 64).
     lora_r: PositiveInt = 16
-    # Adapter strength: the update is scaled by lora_alpha / lora_r.
+    # Adapter strength: the update is scaled by lora_alpha / lora_r (one to two times lora_r).
     lora_alpha: PositiveFloat = 32
-    # Dropout inside the adapters; 0 keeps batch identities exact.
+    # Dropout inside the adapters (0.05 to 0.1 against memorising); 0 keeps batch identities exact.
     lora_dropout: Fraction = 0.0
     # Modules that get adapters. Empty: c_attn and c_proj for GPT-2, all linear layers elsewhere.
     lora_targets: tuple[str, ...] = ()
@@ -79,7 +79,7 @@ class DatasetConfig:
     eval_name: Annotated[str, tyro.conf.arg(name="eval-dataset")] = ""
     # Split to evaluate on. Empty: validation or test where the source has one.
     eval_split: str = ""
-    # Share of rows held out where the source has no evaluation split. 0: no evaluation.
+    # Share of rows held out where the source has no evaluation split (0.01 to 0.1). 0: no evaluation.
     eval_fraction: Fraction = 0.05
     # Evaluate on at most this many rows. 0: all.
     eval_max_samples: NonNegativeInt = 500
@@ -93,6 +93,8 @@ class TrainingConfig:
     FULL_LEARNING_RATE: ClassVar[float] = 2e-5
     LORA_LEARNING_RATE: ClassVar[float] = 2e-4
 
+    # ---- The run and its folder ----
+
     # Folder of the run: checkpoints, metrics.jsonl, samples.jsonl, final/.
     output_dir: str = "checkpoints/run"
     # Start anew in a folder that already holds a run; what was there is deleted.
@@ -102,36 +104,42 @@ class TrainingConfig:
     # Seed of data order, dropout and sampling.
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
 
-    # Passes over the data.
+    # ---- Steps and batches ----
+
+    # Passes over the data (1 to 3; more learn the rows by heart).
     num_epochs: Annotated[PositiveFloat, tyro.conf.arg(name="epochs")] = 1.0
     # At most this many optimiser steps. 0: as many as the epochs have.
     max_steps: NonNegativeInt = 0
     # Rows per process in one accumulation step.
     batch_size: PositiveInt = 4
-    # Rows of one optimiser step = batch_size x this x processes.
+    # Rows of one optimiser step = batch_size x this x processes (8 to 64 rows in all; more for long runs).
     gradient_accumulation_steps: Annotated[PositiveInt, tyro.conf.arg(name="grad-accum")] = 4
     # Padded tokens of one forward pass; the rows of a step are sorted by length and cut by it, which
     # changes speed and memory but not the gradient. 0: 2048 on CPU, batch_size x the longest row elsewhere.
     micro_batch_tokens: NonNegativeInt = 0
 
-    # Peak learning rate. Empty: 2e-5 for full fine-tuning, 2e-4 for LoRA.
+    # ---- Optimiser ----
+
+    # Peak learning rate. Empty: 2e-5 for full fine-tuning, 2e-4 for LoRA; try 1e-5 to 5e-5, with LoRA 1e-4 to 5e-4.
     learning_rate: PositiveFloat | None = None
     # Shape of the learning rate after warm-up.
     lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    # Steps of linear warm-up; a number below 1 is a fraction of all steps.
+    # Steps of linear warm-up; a number below 1 is a fraction of all steps (0 to 0.1).
     warmup: NonNegativeFloat = 0.03
-    # AdamW's pull of matrices towards zero; norms and biases are left alone.
+    # AdamW's pull of matrices towards zero (0 to 0.1); norms and biases are left alone.
     weight_decay: NonNegativeFloat = 0.0
-    # AdamW's averaging of the gradient.
+    # AdamW's averaging of the gradient: 0.9 looks back over about 10 steps.
     adam_beta1: Fraction = 0.9
-    # AdamW's averaging of the squared gradient.
+    # AdamW's averaging of the squared gradient: 0.999 over about 1000 steps (0.95 to 0.999).
     adam_beta2: Fraction = 0.999
-    # Added to AdamW's denominator.
+    # Added to AdamW's denominator: larger ones slow weights down whose gradients are tiny (1e-8 to 1e-5).
     adam_epsilon: PositiveFloat = 1e-8
-    # Clip the gradient's norm to this. 0: never.
+    # Clip the gradient's norm to this (0.3 to 1). 0: never.
     max_grad_norm: NonNegativeFloat = 1.0
-    # Dropout of the model while training; 0 keeps accumulated and whole batches equal.
+    # Dropout of the model while training (0 to 0.1); 0 keeps accumulated and whole batches equal.
     dropout: Fraction = 0.0
+
+    # ---- Precision, memory and speed ----
 
     # Arithmetic of the forward pass by autocast; weights stay float32. auto: bf16 where the GPU has it.
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -139,6 +147,8 @@ class TrainingConfig:
     gradient_checkpointing: bool = False
     # Compile the model with torch.compile: pays on GPUs over long runs.
     compile: bool = False
+
+    # ---- Log, evaluation, samples and checkpoints ----
 
     # Log every this many steps.
     logging_steps: PositiveInt = 10
@@ -152,7 +162,7 @@ class TrainingConfig:
     save_total_limit: NonNegativeInt = 2
     # Put the weights with the lowest evaluation loss (PPO, GRPO: the highest reward) into final/, not the last ones.
     keep_best: bool = False
-    # Stop after this many evaluations without a new best. 0: never.
+    # Stop after this many evaluations without a new best (2 to 5). 0: never.
     early_stopping_patience: NonNegativeInt = 0
     # Prompts whose answers are written to samples.jsonl at each evaluation. Empty: from the eval rows.
     sample_prompts: tuple[str, ...] = ()
@@ -160,5 +170,5 @@ class TrainingConfig:
     num_samples: NonNegativeInt = 3
     # Longest sample, in new tokens.
     sample_max_new_tokens: PositiveInt = 64
-    # Where the curves go besides metrics.jsonl.
-    report_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    # Where the curves go besides metrics.jsonl; html: report.html in the folder of the run, when it ends.
+    report_to: tuple[Literal["tensorboard", "html", "wandb", "trackio"], ...] = ("tensorboard", "html")

@@ -10,6 +10,7 @@ import ast
 import dataclasses
 import difflib
 import inspect
+import re
 import textwrap
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +20,8 @@ from typing import Any
 
 import tyro
 from pydantic import ValidationError
+
+HEADING = re.compile(r"# ---- (.+) ----")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Setting:
     default: Any
     annotation: Any
     positional: bool  # given without its flag
+    group: str = ""  # the heading that it stands under in its class: # ---- heading ----
 
 
 @cache
@@ -41,7 +45,12 @@ def settings_of(config_class: type) -> tuple[Setting, ...]:
         TypeError: `config_class` is no dataclass.
     """
     hints = typing.get_type_hints(config_class, include_extras=True)
-    comments = {name: text for base in reversed(config_class.__mro__[:-1]) for name, text in _comments(base).items()}
+    comments: dict[str, str] = {}
+    groups: dict[str, str] = {}
+    for base in reversed(config_class.__mro__[:-1]):
+        own_comments, own_groups = _comments(base)
+        comments |= own_comments
+        groups = own_groups | groups  # a default that is set anew stays where its setting belongs
     return tuple(
         Setting(
             name=field.name,
@@ -50,6 +59,7 @@ def settings_of(config_class: type) -> tuple[Setting, ...]:
             default=_default(config_class, field),
             annotation=hints[field.name],
             positional=tyro.conf.Positional in getattr(hints[field.name], "__metadata__", ()),
+            group=groups.get(field.name, ""),
         )
         for field in dataclasses.fields(config_class)
     )
@@ -96,18 +106,22 @@ def _flag(name: str, hint: Any) -> str:
     return "--" + spelling.replace("_", "-")
 
 
-def _comments(config_class: type) -> dict[str, str]:
-    """The comment lines directly above each field of this class (not of its bases), joined to one line each."""
+def _comments(config_class: type) -> tuple[dict[str, str], dict[str, str]]:
+    """Of each field of this class (not of its bases): the comment lines directly above it, joined to one line, and the
+    heading that it stands under."""
     lines = textwrap.dedent(inspect.getsource(config_class)).splitlines()
     (tree,) = ast.parse("\n".join(lines)).body
-    comments = {}
+    headings = {i: found[1] for i, line in enumerate(lines) if (found := HEADING.fullmatch(line.strip()))}
+    comments, groups = {}, {}
     for node in getattr(tree, "body", []):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             first = node.lineno - 1
-            while lines[first - 1].strip().startswith("#"):
+            while lines[first - 1].strip().startswith("#") and first - 1 not in headings:
                 first -= 1
-            comments[node.target.id] = " ".join(line.strip(" #") for line in lines[first : node.lineno - 1])
-    return comments
+            name = node.target.id
+            comments[name] = " ".join(line.strip(" #") for line in lines[first : node.lineno - 1])
+            groups[name] = next((text for i, text in reversed(headings.items()) if i < first), "")
+    return comments, groups
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
