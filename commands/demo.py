@@ -1,13 +1,15 @@
 """The whole pipeline on the bundled world, stage by stage, each measured on the same held-out prompts.
 
 A stage makes a model out of those before it; a later chapter adds its own to `STAGES`. Nothing here is special to the
-demo: every stage calls what its own verb calls, and says with which line you can repeat it. How a stage is measured and
-shown: `demo_results.py`.
+demo: every stage calls what its own verb calls, and says with which line you can repeat it. How a stage is measured:
+`demo_results.py`; how it is shown: `demo_tables.py`, and on a page `demo_story.py`.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
+import textwrap
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,8 +25,9 @@ from commands.demo_results import (
     measure_puzzles,
     measure_scores,
     reward_of_answers,
-    show,
 )
+from commands.demo_story import write_demo_report
+from commands.demo_tables import found, show
 from commands.json_file import check_writable, write_json
 from commands.training import say
 
@@ -51,7 +54,8 @@ class Stage(NamedTuple):
 
     name: str
     make: Callable[[Arguments, Models], str]  # trains where there is something to train; name or folder of its model
-    look: str  # at what to look in its line of the table
+    does: str  # what happens in it
+    look: str  # at what to look in its figures, whatever they turn out to be: "Look at …"
     read: str  # the file that explains it
     answers: bool = True  # its model answers prompts; else it scores answers
 
@@ -90,40 +94,45 @@ STAGES = (
     Stage(
         "base",
         base,
-        "it knows its world, yet asked like this it only goes on writing text: nobody has shown it what an answer is.",
+        "A language model that has read text of its world. Asked a question, it goes on writing text.",
+        "accuracy and ended: it knows its world, but not that it is asked.",
         "src/auto_bot_tuner/assets/text.py",
     ),
     Stage(
         "sft",
         sft,
-        "accuracy jumps and answers end by themselves; what is still wrong, the base model never knew.",
+        "It imitates good answers: it learns that it is asked, how an answer looks, and when to stop.",
+        "accuracy and ended, before and after. What is still wrong, the base model never knew.",
         "src/auto_bot_tuner/sft/loss.py",
     ),
     Stage(
         "reward",
         reward,
-        "it ranks answers that it has never seen; manners come easily, right and wrong are hard: see each kind.",
+        "Another copy learns from comparisons which of two answers is liked better, and gives it a number.",
+        "each kind of pair, not the headline: manners come easily, right and wrong are hard.",
         "src/auto_bot_tuner/rlhf/loss.py",
         answers=False,
     ),
     Stage(
         "dpo",
         dpo,
-        "gold score and win rate rise while accuracy stays: it learned what is liked, without forgetting what is true.",
+        "The answering model learns from the same comparisons directly, without a reward model.",
+        "gold score and win rate beside accuracy: what is liked should be learnt, what is true not forgotten.",
         "src/auto_bot_tuner/dpo/loss.py",
     ),
     Stage(
         "ppo",
         ppo,
-        "reward and gold score rise together, at temperature 1 most of all, for little KL; a reward that rises alone "
-        "would mean that the policy has found where its judge errs.",
+        "It writes answers itself, the reward model scores them, and it learns from the scores.",
+        "reward beside gold score, at temperature 1 most of all: a reward that rises alone would mean that the policy "
+        "has found where its judge errs.",
         "src/auto_bot_tuner/rlhf/ppo_trainer.py",
     ),
     Stage(
         "grpo",
         grpo,
-        "more of its puzzles, lists to sort downwards, come out right, though nobody showed it one: code said right or "
-        "wrong; other tasks stay.",
+        "It tries puzzles, lists to sort downwards, several times each. Nobody shows it how: code says right or wrong.",
+        "the puzzles at temperature 1, and at the other tasks, which should stay.",
         "src/auto_bot_tuner/grpo/loss.py",
     ),
 )
@@ -131,7 +140,7 @@ PUZZLED = ("sft", "grpo")  # the stages that are asked tiny-puzzles: before, and
 
 
 def run(arguments: Arguments) -> None:
-    """Make and measure each stage, then print the tables and some answers.
+    """Make and measure each stage, then print the tables and some answers, and write the page.
 
     Raises:
         UserError: a stage fails.
@@ -144,7 +153,7 @@ def run(arguments: Arguments) -> None:
     results: list[Result] = []
     check_writable(arguments.json)
     for number, stage in enumerate(STAGES, start=1):
-        say(f"\n── Stage {number} of {len(STAGES)}: {stage.name} ──")
+        introduce(stage, number)
         started = time.perf_counter()
         models[stage.name] = stage.make(arguments, models)
         result = Result(stage.name, time.perf_counter() - started)
@@ -154,11 +163,36 @@ def run(arguments: Arguments) -> None:
             measure_scores(result, models, pairs)
         if stage.name in PUZZLED:
             measure_puzzles(result, models, puzzles)
+        say("\n" + fill(f"{stage.name}: {found(result, results)}"))
         results.append(result)
         reward_of_answers(results, models)
         # Written after each stage: what is done is not lost when a later one fails.
         write_json(arguments.json, {"stages": [result.as_json() for result in results]})
-    show(results, {stage.name: f"{stage.look} Read {stage.read}" for stage in STAGES}, rows)
+    show(results, rows)
+    close(arguments, results, rows)
+
+
+def introduce(stage: Stage, number: int) -> None:
+    """What comes now, where to look when it is over, and which file to read meanwhile."""
+    say(f"\n── Stage {number} of {len(STAGES)}: {stage.name} " + "─" * (44 - len(stage.name)))
+    say(fill(stage.does))
+    say(fill(f"Look at {stage.look}"))
+    say(f"Read {stage.read}")
+
+
+def close(arguments: Arguments, results: list[Result], rows: list[dict[str, Any]]) -> None:
+    """The page, and where it is. What is on the terminal by now is not lost when it cannot be written."""
+    words = {stage.name: {"does": stage.does, "look": stage.look, "read": stage.read} for stage in STAGES}
+    if arguments.quick:
+        say("\nThe quick demo shows the steps. PPO and GRPO need more of them to get anywhere: leave --quick out.")
+    page = write_demo_report(Path(arguments.output_dir), results, words, rows, arguments.quick)
+    talk = f"python main.py chat {shlex.quote(str(Path(arguments.output_dir) / 'dpo' / 'final'))}"
+    say(f"\nThe report of it all: {page} (open it in a browser)\nTalk to what came out: {talk}")
+
+
+def fill(text: str) -> str:
+    """Lines of a terminal's usual width, broken between words."""
+    return textwrap.fill(text, 79, break_on_hyphens=False, break_long_words=False)
 
 
 def trained(method: str, model: str, arguments: Arguments, **training: Any) -> str:

@@ -1,4 +1,4 @@
-"""What the demo measures of each stage, and its tables.
+"""What the demo measures of each stage. How it is shown: `demo_tables.py` on a terminal, `demo_story.py` on a page.
 
 Truth is computable in the bundled world, so beside each learned number stands the true one: the reward model's score
 beside the gold score, the win rate beside the accuracy.
@@ -12,15 +12,12 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from auto_bot_tuner.evaluation.accuracy import AccuracyReport
     from auto_bot_tuner.evaluation.intervals import Share
     from auto_bot_tuner.evaluation.win_rates import WinRate
 
 Row = dict[str, Any]
 
-SAMPLES = 5
 MAX_NEW_TOKENS = 64  # longer than any answer of this world
 TEMPERATURES = {"greedy": 0.0, "temperature 1": 1.0}
 START = "sft"  # what later stages start from and are compared with
@@ -138,105 +135,3 @@ def reward_of_answers(results: list[Result], models: Mapping[str, str]) -> None:
 
 def conversations(prompts: Sequence[str]) -> list[list[dict[str, str]]]:
     return [[{"role": "user", "content": prompt}] for prompt in prompts]
-
-
-# --- what is shown ----------------------------------------------------------------------------------------------------
-
-
-def show(results: list[Result], words: Mapping[str, str], rows: list[Row]) -> None:
-    """The tables of stages, pairs and tasks, and the same questions answered by each stage."""
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console()
-    answering = [(result, result.report) for result in results if result.report is not None]
-    tables = [stage_table(answering), *pair_tables(results), task_table(answering), *puzzle_tables(results)]
-    console.print(*tables, sep="\n")
-    for result in results:
-        console.print(Text(f"{result.name}: {words[result.name]}"))
-        for how, won in result.wins.items():
-            console.print(Text(f"  against {START}, {how}: {won}"))
-    for i in some_of_each_kind(rows):
-        console.print(Text("\n" + " ".join(answering[0][1].prompts[i].split()), style="bold"))
-        for result, report in answering:
-            answer, mark = report.responses[i], "✓" if report.correct[i] else "✗"
-            text = " ".join(answer.text.split()) + ("" if answer.ended else " …")
-            console.print(
-                Text(f"  {result.name:5} {mark} {text}", style="green" if mark == "✓" else ""),
-                no_wrap=True,
-                overflow="ellipsis",
-            )
-
-
-def some_of_each_kind(rows: list[Row]) -> list[int]:
-    """The first row of every few tasks, so that the samples differ in kind."""
-    first = {row["task"]: i for i, row in reversed(list(enumerate(rows)))}
-    tasks = sorted(first)
-    return [first[task] for task in tasks[:: max(1, len(tasks) // SAMPLES)]]
-
-
-def stage_table(answering: list[tuple[Result, AccuracyReport]]) -> Table:
-    from rich.table import Table
-
-    prompts = answering[0][1].overall.n
-    table = Table("stage", title=f"{prompts} held-out prompts (gold: greedy answers; T=1: gold of sampled ones)")
-    for column in ("accuracy", "95 %", "ended", "gold", "T=1", "reward", "KL", "sec."):
-        table.add_column(column, justify="right")
-    for result, report in answering:
-        low, high = report.overall.interval
-        table.add_row(
-            result.name,
-            f"{report.overall.value:.1%}",
-            f"{low:.0%}–{high:.0%}",
-            f"{report.ended.value:.0%}",
-            *(f"{fmean(result.gold[how]):.2f}" for how in TEMPERATURES),
-            *("" if value is None else f"{value:.2f}" for value in (result.reward, result.kl)),
-            f"{result.seconds:.0f}",
-        )
-    return table
-
-
-def pair_tables(results: list[Result]) -> list[Table]:
-    from rich.table import Table
-
-    tables = []
-    for result in results:
-        if not result.pairs:
-            continue
-        table = Table("kind of pair", title=f"{result.name}: held-out pairs ranked right ({result.seconds:.0f} s)")
-        for column in ("pairs", "right", "95 %"):
-            table.add_column(column, justify="right")
-        for kind, share in result.pairs.items():
-            low, high = share.interval
-            table.add_row(kind, str(share.n), f"{share.value:.1%}", f"{low:.0%}–{high:.0%}")
-        tables.append(table)
-    return tables
-
-
-def task_table(answering: list[tuple[Result, AccuracyReport]]) -> Table:
-    from rich.table import Table
-
-    table = Table("task", title="accuracy by task, greedy answers")
-    table.add_column("prompts", justify="right")
-    for result, _ in answering:
-        table.add_column(result.name, justify="right")
-    for task, share in answering[0][1].by_task.items():
-        table.add_row(task, str(share.n), *(f"{report.by_task[task].value:.0%}" for _, report in answering))
-    return table
-
-
-def puzzle_tables(results: list[Result]) -> list[Table]:
-    """One, where some stage was asked puzzles."""
-    from rich.table import Table
-
-    asked = [result for result in results if result.puzzles]
-    if not asked:
-        return []
-    table = Table("stage", title=f"{asked[0].puzzles['greedy'].n} held-out puzzles: lists to sort downwards")
-    for column in (words for how in TEMPERATURES for words in (how, "95 %")):
-        table.add_column(column, justify="right")
-    for result in asked:
-        shares = [result.puzzles[how] for how in TEMPERATURES]
-        bounds = [(share.value, *share.interval) for share in shares]
-        table.add_row(result.name, *(words for value, a, b in bounds for words in (f"{value:.1%}", f"{a:.0%}–{b:.0%}")))
-    return [table]

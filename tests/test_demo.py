@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from auto_bot_tuner.evaluation.accuracy import AccuracyReport
 from auto_bot_tuner.evaluation.generation import Response
+from auto_bot_tuner.evaluation.intervals import Share
 from auto_bot_tuner.rlhf import create_reward_model_from_pretrained
 from auto_bot_tuner.utils.errors import UserError
 from auto_bot_tuner.utils.run_config import load_run_config
-from commands import CONFIGS, demo, demo_results
+from commands import CONFIGS, demo, demo_results, demo_tables, report
 from tests.models import gpt2_tokenizer, tiny_model
 
 
@@ -23,14 +26,14 @@ def random_stages(monkeypatch, tmp_path):
         folder = tmp_path / name
         tiny_model("gpt2", seed).save_pretrained(folder)
         gpt2_tokenizer().save_pretrained(folder)
-        return demo.Stage(name, lambda arguments, models: str(folder), f"look at {name}.", "README.md")
+        return demo.Stage(name, lambda arguments, models: str(folder), f"Makes {name}.", f"{name}.", "README.md")
 
     def scoring(arguments: demo.Arguments, models: demo.Models) -> str:
         reward_model = create_reward_model_from_pretrained(models["sft"])
         reward_model.save_pretrained(tmp_path / "reward", gpt2_tokenizer())
         return str(tmp_path / "reward")
 
-    reward = demo.Stage("reward", scoring, "look at reward.", "README.md", answers=False)
+    reward = demo.Stage("reward", scoring, "Learns to score.", "each kind.", "README.md", answers=False)
     monkeypatch.setattr(demo, "STAGES", (saved("base", 0), saved("sft", 1), reward, saved("dpo", 1), saved("grpo", 2)))
     held_out = {"tiny-instructions": ROWS, "tiny-preferences": PAIRS, "tiny-puzzles": ROWS[:4]}
     monkeypatch.setattr(demo, "held_out_rows", lambda dataset, quick: held_out[dataset])
@@ -46,7 +49,7 @@ PAIRS = [{"prompt": row["instruction"], "chosen": row["output"], "rejected": "No
 
 def test_the_json_holds_each_stage_with_the_figures_that_it_has(random_stages, tmp_path, capsys):
     path = tmp_path / "new" / "table.json"
-    demo.run(demo.Arguments(json=str(path)))
+    demo.run(demo.Arguments(json=str(path), output_dir=str(tmp_path)))
     stages = {stage["name"]: stage for stage in json.loads(path.read_text())["stages"]}
     assert list(stages) == ["base", "sft", "reward", "dpo", "grpo"]
     answering = [stage for name, stage in stages.items() if name != "reward"]
@@ -65,8 +68,47 @@ def test_the_json_holds_each_stage_with_the_figures_that_it_has(random_stages, t
     assert puzzled == {"sft", "grpo"}
     printed = capsys.readouterr().out
     assert "4 held-out puzzles: lists to sort downwards" in printed
-    assert "6 held-out prompts" in printed and "look at sft. Read README.md" in printed
-    assert "What is 0 plus 1?" in printed and "not significant: 0 wins, 6 ties, 0 losses" in " ".join(printed.split())
+    assert "6 held-out prompts" in printed and "Makes sft.\nLook at sft.\nRead README.md\n" in printed
+    rows = [" ".join(line.split()) for line in printed.splitlines()]
+    assert "What is 0 plus 1?" in rows and "dpo greedy 50.0% ~ 19%–81% 0 6 0" in rows
+    assert max(len(line) for line in printed.splitlines() if str(tmp_path) not in line) <= 80
+    # Said at each stage, by its figures; and the page, which is what stays.
+    accuracy, gold = f"{stages['dpo']['accuracy']:.1%}", f"{stages['dpo']['gold']:.2f}"
+    said = f"dpo: Gold {gold} → {gold}, accuracy {accuracy} → {accuracy}, win rate 50.0%, 0.0 nats from sft."
+    assert said in " ".join(printed.split())
+    assert str(tmp_path / "report.html") in printed.splitlines()[-2]
+
+
+def test_the_page_tells_the_same_as_the_table(random_stages, tmp_path):
+    folder = tmp_path / "demo"
+    (folder / "sft").mkdir(parents=True)
+    (folder / "sft" / "report.html").write_text("its page")
+    demo.run(demo.Arguments(json=str(folder / "t.json"), output_dir=str(folder)))
+    stages = {stage["name"]: stage for stage in json.loads((folder / "t.json").read_text())["stages"]}
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    text = " ".join(re.sub("<[^>]+>", " ", page).split())
+    for name in ("base", "sft", "dpo", "grpo"):
+        figures = stages[name]
+        cells = f"{figures['accuracy']:.1%} {interval_of(text, name)} {figures['ended']:.1%} {minus(figures['gold'])}"
+        assert f"{name} {cells}" in text
+        assert f"Makes {name}. " in text and f"Look at {name}." in text
+    assert "length alone 6 0.0%" in text and "What is 0 plus 1?" in text
+    assert page.count('href="sft/report.html"') == 2 and 'href="dpo/report.html"' not in page  # only what is there
+    assert "://" not in page and "<script" not in page
+    # The page can be made again without any model.
+    (folder / "report.html").unlink()
+    report.run(report.Arguments(runs=(str(folder),)))
+    assert (folder / "report.html").read_text(encoding="utf-8") == page
+
+
+def interval_of(text: str, name: str) -> str:
+    found = re.search(rf" {name} [\d.]+% (\d+–\d+%) ", text)
+    assert found is not None
+    return found[1]
+
+
+def minus(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
 
 
 def test_a_puzzle_counts_by_its_own_answers_and_each_way_of_writing_apart(monkeypatch, tmp_path):
@@ -119,7 +161,7 @@ def test_an_earlier_table_survives_a_demo_that_fails(random_stages, tmp_path, mo
     path = tmp_path / "table.json"
     path.write_text("an earlier table")
     with pytest.raises(UserError, match="no model"):
-        demo.run(demo.Arguments(json=str(path)))
+        demo.run(demo.Arguments(json=str(path), output_dir=str(tmp_path / "demo")))
     assert path.read_text() == "an earlier table"
     with pytest.raises(UserError, match="no model"):
         demo.run(demo.Arguments(json=str(tmp_path / "new" / "table.json")))
@@ -136,6 +178,21 @@ def test_every_stage_names_a_file_that_exists():
     root = Path(demo.__file__).parent.parent
     for stage in demo.STAGES:
         assert (root / stage.read).is_file()
+
+
+def test_what_is_found_goes_by_the_figures(monkeypatch):
+    """A quick demo whose GRPO learnt nothing says so: 0% → 0%."""
+
+    def answers(accuracy: int, puzzles: int) -> demo_results.Result:
+        result = demo_results.Result("sft", 1.0)
+        result.report = AccuracyReport(Share(accuracy, 10), {}, Share(10, 10), [], [], [])
+        result.puzzles = {"greedy": Share(9, 10), "temperature 1": Share(puzzles, 10)}
+        result.gold = {"greedy": [0.5, 1.0]}
+        return result
+
+    start, result = answers(9, 0), answers(8, 0)
+    assert demo_tables.found(start, []) == "Accuracy 90.0%, ended 100.0%."
+    assert "Puzzles at temperature 1 0.0% → 0.0%, accuracy 90.0% → 80.0%" in demo_tables.found(result, [start])
 
 
 @pytest.mark.long

@@ -80,7 +80,8 @@ def laid_over(runs: Sequence[RunFiles], columns: Sequence[Column]) -> tuple[list
     methods = dict.fromkeys(run.method for run in runs)
     look_at = dict.fromkeys(name for method in methods for name in FIRST.get(method, ()))
     method = runs[0].method if len(methods) == 1 else ""
-    first, other = [], []
+    first: list[Curve] = []
+    other: list[Curve] = []
     for name in dict.fromkeys([*look_at, *names_of(runs)]):
         lines = [line for run, column in zip(runs, columns, strict=True) if (line := line_of(run, column, name)).points]
         curve = curve_of(name, method, lines)

@@ -101,9 +101,7 @@ def vertical(name: str, low: float, high: float, is_log: bool) -> tuple[Callable
         decades = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
         thin = max(1, len(decades) // 5)
         return lambda value: place(math.log10(value)), [Tick(place(d), short(10.0**d)) for d in list(decades)[::thin]]
-    if high - low <= 1e-9 * max(
-        abs(low), abs(high), 1e-30
-    ):  # a level line: at the foot where it is 0, else half way up
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-30):  # level: at the foot where it is 0, else half way up
         low, high = (0.0, 1.0) if high == 0 else sorted((0.0, 2 * high))
     room = 0.06 * (high - low)
     place = linear(low - room, high + room, HEIGHT - BOTTOM, TOP)

@@ -57,12 +57,15 @@ class Panel(NamedTuple):
 
 def panels_of(run: RunFiles) -> list[Panel]:
     """One panel for each series; the views of one text stand together, earlier ones first."""
-    titles = list(dict.fromkeys((str(view.get("title", "")), str(view.get("prompt", ""))) for view in run.views))
-    views = sorted(run.views, key=lambda view: titles.index((str(view.get("title", "")), str(view.get("prompt", "")))))[
-        :MOST_VIEWS
-    ]
+    texts = list(dict.fromkeys(text_of(view) for view in run.views))
+    views = sorted(run.views, key=lambda view: texts.index(text_of(view)))[:MOST_VIEWS]
     names = dict.fromkeys(name for view in views for name in view["series"])
     return [panel for name in names if (panel := panel_of(name, [view for view in views if name in view["series"]]))]
+
+
+def text_of(view: Row) -> tuple[str, str]:
+    """What stays the same of a text from one evaluation to the next; after a comma its title may say its score."""
+    return str(view.get("prompt", "")), str(view.get("title", "")).partition(",")[0]
 
 
 def panel_of(name: str, views: Sequence[Row]) -> Panel | None:
@@ -85,17 +88,24 @@ def view_of(view: Row, values: list[Any], scale: float, name: str) -> View:
         token_of(str(text), value, scale, name in ONE_SIDED)
         for text, value in zip(view["tokens"][:MOST_TOKENS], values[:MOST_TOKENS], strict=True)
     ]
-    known = [value for value in values if is_number(value)]
-    how = "mean" if name in ("loss", "logprob", "value", "advantage", "score") else "sum"
-    total = sum(known) / (len(known) if how == "mean" else 1) if known else 0.0
     return View(
         title=str(view.get("title", "")),
         step=int(view["step"]) if is_number(view.get("step")) else 0,
         prompt=str(view.get("prompt", "")),
         tokens=tokens,
         left_out=max(0, len(values) - MOST_TOKENS),
-        total=f"{how} {plain(total)}" if known else "",
+        total=total_of([value for value in values if is_number(value)], name),
     )
+
+
+def total_of(values: Sequence[float], name: str) -> str:
+    """What a text comes to: log-ratios and rewards add up, a score is the last one, of the rest the mean."""
+    if not values:
+        return ""
+    if name == "score":
+        return f"at its end {plain(values[-1])}"
+    is_sum = name in ("policy - reference", "reward", "kl")
+    return f"sum {plain(sum(values))}" if is_sum else f"mean {plain(sum(values) / len(values))}"
 
 
 def token_of(text: str, value: Any, scale: float, is_one_sided: bool) -> Token:

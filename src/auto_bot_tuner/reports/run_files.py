@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from auto_bot_tuner.utils.errors import UsageError, UserError
 from auto_bot_tuner.utils.strict_yaml import read_yaml
@@ -73,7 +73,7 @@ class RunFiles:
         return found if isinstance(found, dict) else {}
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Finite, and no integer of a thousand digits either, which JSON can spell."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
 
