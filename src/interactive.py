@@ -1,185 +1,126 @@
-"""The menu of `python main.py`: asks what a command needs, shows the command line, calls the same handler.
+"""The menu of `python main.py`: shows what is here and what makes sense next, asks, and calls the same handlers.
 
-Nothing is set here. Questions, defaults and checks come from the config dataclasses (their comments are the questions),
-and the answers become flags: whatever the menu does can be done again, or put into a script, by the line that it shows.
-Ctrl-C goes one step back; in the menu itself it leaves.
+Nothing is set here; `src/menu/` says how it is made. Ctrl-C goes one step back, in the menu itself it leaves; so does
+Ctrl-D everywhere.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import shlex
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-import questionary
+from auto_bot_tuner.utils.errors import Interrupted, UsageError, UserError
+from src.menu import learn, tools, training
+from src.menu.advice import Suggestion, suggestions
+from src.menu.draft import Draft
+from src.menu.home import draw
+from src.menu.screen import Leave, Option, choose, complain, is_dumb, say
+from src.menu.stock import Stock, look_around
 
-import commands
-from auto_bot_tuner.utils.errors import UsageError, UserError
-from auto_bot_tuner.utils.settings import Setting, all_settings, value_of
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A line of the menu: a verb, the flags that this line stands for, and the settings it asks for by their flags."""
-
-    title: str
-    verb: str
-    flags: tuple[str, ...] = ()
-    asks: tuple[str, ...] = ()
-
-
-ENTRIES = (
-    Entry("See the whole pipeline on the bundled tiny model (6 minutes, offline)", "demo"),
-    Entry(
-        "Fine-tune a model (SFT), a quick look",
-        "train-sft",
-        ("--preset", "quick"),
-        ("--model", "--dataset", "--output-dir"),
-    ),
-    Entry(
-        "Fine-tune a model (SFT), a real run",
-        "train-sft",
-        ("--preset", "standard"),
-        ("--model", "--dataset", "--lora", "--epochs", "--learning-rate", "--output-dir"),
-    ),
-    Entry(
-        "Train a reward model on people's comparisons",
-        "train-reward",
-        ("--preset", "quick"),
-        ("--model", "--dataset", "--lora", "--output-dir"),
-    ),
-    Entry(
-        "Prefer the better answers (DPO)",
-        "train-dpo",
-        ("--preset", "quick"),
-        ("--model", "--dataset", "--lora", "--beta", "--output-dir"),
-    ),
-    Entry(
-        "Learn from a reward model's scores (PPO)",
-        "train-ppo",
-        ("--preset", "quick"),
-        ("--model", "--reward-model", "--dataset", "--lora", "--output-dir"),
-    ),
-    Entry(
-        "Learn from rewards that code can compute (GRPO)",
-        "train-grpo",
-        ("--preset", "quick"),
-        ("--model", "--dataset", "--reward", "--lora", "--output-dir"),
-    ),
-    Entry("Look at the data token by token", "inspect", (), ("--model", "--dataset")),
-    Entry(
-        "Look at what a policy writes token by token, with rewards and advantages (PPO)",
-        "inspect",
-        ("--method", "ppo"),
-        ("--model", "--dataset", "--reward-model", "--reward"),
-    ),
-    Entry("Talk with a model", "chat", (), ("model",)),
-    Entry("Measure the perplexity of a model on data", "evaluate", ("perplexity",), ("--model", "--dataset")),
-)
-QUIT = "Quit"
+Action = Callable[[Stock], Any]
 
 
 def main_menu() -> None:
-    """Ask, run, ask again, until Quit or Ctrl-C."""
-    while True:
-        choices = [questionary.Choice(entry.title, entry) for entry in ENTRIES] + [questionary.Choice(QUIT, None)]
-        try:
-            entry = questionary.select("What would you like to do?", choices=choices).unsafe_ask()
-        except KeyboardInterrupt:
-            return
-        if entry is None:
-            return
-        carry_out(entry)
+    """Ask, run, ask again, until Quit, Ctrl-C or Ctrl-D.
 
-
-def carry_out(entry: Entry) -> None:
-    """Ask for the entry's settings, show the command line, and run it when told to."""
-    argv = ask_all(entry)
-    if argv is None:
-        return
+    Raises:
+        UsageError: the terminal cannot move its cursor.
+        Interrupted: SIGTERM, after a running training has saved its checkpoint.
+    """
+    if is_dumb():
+        raise UsageError(
+            "the menu moves the cursor, which this terminal (TERM=dumb) cannot: set TERM=xterm, or name a command "
+            "(python main.py --help)"
+        )
+    compared: set[str] = set()
     try:
-        commands.run(entry.verb, argv)
+        while True:
+            stock = look_around()
+            proposed = suggestions(stock, compared)
+            options = entries(stock, proposed)
+            draw(stock, proposed, menu_lines=len(options) + 3)
+            action = choose("What would you like to do?", options, out="leaves")
+            if action is None:
+                return
+            if isinstance(action, Suggestion):
+                if action.draft.start == ("compare",):
+                    compared.add(action.draft.answers["--model"][-1])
+                action = follow(action.draft)
+            carry_out(action, stock)
+    except Leave:
+        say()
+    except KeyboardInterrupt as stop:
+        if type(stop) is not KeyboardInterrupt:  # SIGTERM arrives as a subclass
+            raise
+
+
+def carry_out(action: Action, stock: Stock) -> None:
+    """One entry; Ctrl-C at its first question leads back here, and so does whatever is wrong."""
+    try:
+        action(stock)
+    except Interrupted:
+        raise
     except UserError as error:
-        questionary.print(f"error: {error}", style="fg:ansired")
-    except KeyboardInterrupt:
-        questionary.print("interrupted", style="fg:ansired")
+        complain(f"error: {error}")
+    except ImportError as error:
+        complain(f"error: {error.name or error} is not here: run `make install` again")
+    except KeyboardInterrupt as stop:
+        if type(stop) is not KeyboardInterrupt:
+            raise
 
 
-def ask_all(entry: Entry) -> list[str] | None:
-    """The flags that the answers amount to, or None for back to the menu. The last question is whether to start."""
-    answers: list[list[str]] = []
+def entries(stock: Stock, proposed: list[Suggestion]) -> list[Option]:
+    """The lines of the menu: what is proposed, then all there is."""
+    lines = [Option(f"→ {each.title}", each, each.why) for each in proposed]
+    lines += [
+        Option(
+            "Start here: the demo", demo, "Every method on the bundled world, offline: base → SFT → RM, DPO, PPO, GRPO."
+        ),
+        Option("Train", lambda stock: training.Training(stock).ask(), "SFT, reward model, DPO, PPO, GRPO."),
+    ]
+    if stock.resumable:
+        lines.append(Option("Resume", training.choose_to_resume, f"{len(stock.resumable)} run(s) were interrupted."))
+    return [
+        *lines,
+        Option("Chat", tools.chat, "Talk with a model."),
+        Option("Compare", lambda stock: tools.use(tools.COMPARE, stock), "What do several models answer?"),
+        Option("Evaluate", tools.evaluate, "Perplexity, accuracy, win rates, the report card of a reward model …"),
+        Option("Inspect data", tools.inspect, "Rows, pairs and responses, token by token."),
+        Option("Models and data", tools.models_and_data, "What is here; download, merge, export, push."),
+        Option("Report", lambda stock: tools.use(tools.REPORT, stock), "A page about a run, or runs side by side."),
+        Option("Learn", lambda stock: learn.learn(), "A chapter on each method."),
+        Option("Doctor", lambda stock: tools.at_once(Draft("doctor")), "What will work on this machine?"),
+        Option("Quit", None),
+    ]
+
+
+def demo(stock: Stock) -> None:
+    """The whole pipeline, or a look at it."""
+    ways = [
+        Option("The whole demo   six minutes on two cores", ()),
+        Option("A quick look     some 90 seconds", ("--quick",)),
+    ]
     while True:
-        argv = [*entry.flags, *(word for answer in answers for word in answer)]
+        way = choose("The demo:", ways)
         try:
-            if len(answers) < len(entry.asks):
-                answers.append(ask(entry, argv, entry.asks[len(answers)]))
-            elif start(entry.verb, argv):
-                return argv
-            else:
-                return None
-        except KeyboardInterrupt:
-            if not answers:
-                return None
-            answers.pop()
+            tools.reviewed(tools.Questions(Draft("demo", way), stock))
+            return
+        except KeyboardInterrupt as stop:
+            if type(stop) is not KeyboardInterrupt:
+                raise
 
 
-def start(verb: str, argv: list[str]) -> bool:
-    """Show the line that does the same, and ask whether to go."""
-    questionary.print(f"\n  {shlex.join(['python', 'main.py', verb, *argv])}\n", style="bold")
-    return bool(questionary.confirm("Start?", default=True).unsafe_ask())
+def follow(draft: Draft) -> Action:
+    """What choosing a proposal does."""
+    if draft.verb == "demo":
+        return demo
+    if draft.verb == "train-config":
+        return lambda stock: training.resume(draft)
+    if draft.verb.startswith("train-"):
+        return lambda stock: training.suggested(draft, stock)
 
+    def ask_the_rest(stock: Stock) -> None:
+        questions = tools.Questions(draft, stock)
+        questions.ask(["--dataset"], lambda: tools.reviewed(questions))
 
-def ask(entry: Entry, argv: list[str], flag: str) -> list[str]:
-    """One setting's question: its comment, with the value that the layers below and the earlier answers give it."""
-    while True:
-        setting, value = current(entry.verb, argv, flag)
-        given = put(setting, value)
-        try:
-            answer = as_flags(setting, value, given)
-            # A missing later answer is no mistake of this one: look only for complaints that name this flag.
-            commands.parse(entry.verb, [*argv, *answer])
-        except UsageError as error:
-            if flag in str(error):
-                questionary.print(f"{error}", style="fg:ansired")
-                continue
-        except ValueError as error:  # a list whose quotation marks do not pair
-            questionary.print(f"{flag}: {error}", style="fg:ansired")
-            continue
-        return answer
-
-
-def put(setting: Setting, value: Any) -> Any:
-    """The question itself; raises KeyboardInterrupt on Ctrl-C."""
-    if isinstance(value, bool):
-        return questionary.confirm(setting.comment, default=value).unsafe_ask()
-    shown = as_text(value)
-    return questionary.text(f"{setting.flag.strip('-')}: {setting.comment}", default=shown).unsafe_ask().strip()
-
-
-def as_text(value: Any) -> str:
-    """A value as one would type it: nothing for none, words of a list one after the other."""
-    if value is None:
-        return ""
-    return shlex.join(value) if isinstance(value, tuple) else str(value)
-
-
-def as_flags(setting: Setting, value: Any, answer: Any) -> list[str]:
-    """An answer as words of the command line; what the layers below say already needs no words."""
-    if answer == value or answer == as_text(value) or answer == "":
-        return []
-    if isinstance(answer, bool):
-        return [setting.flag if answer else setting.flag.replace("--", "--no-", 1)]
-    if isinstance(value, tuple):
-        return [setting.flag, *shlex.split(answer)]
-    return [answer] if setting.positional else [setting.flag, answer]
-
-
-def current(verb: str, argv: list[str], flag: str) -> tuple[Setting, Any]:
-    """The setting behind a flag and its value so far: from the preset, the earlier answers, or the class."""
-    candidates = all_settings(commands.arguments_class(verb))
-    setting = next(s for s in candidates if flag == (s.name if s.positional else s.flag))
-    try:
-        return setting, value_of(commands.parse(verb, argv), setting)
-    except UsageError:  # a required answer is still to come
-        return setting, None if setting.default is dataclasses.MISSING else setting.default
+    return ask_the_rest

@@ -1,0 +1,110 @@
+"""Data sets that are here, with what their rows can teach: bundled, downloaded, files beside us. No torch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from auto_bot_tuner.assets import BUNDLED_DATASETS
+from auto_bot_tuner.utils.hub_cache import Cached, cached
+
+# What rows can be: answers to imitate, comparisons, prompts to answer, plain text.
+BUNDLED_KINDS = {
+    "tiny-instructions": ("answers", "prompts"),
+    "tiny-preferences": ("preferences", "prompts"),
+    "tiny-prompts": ("prompts", "answers"),
+    "tiny-puzzles": ("prompts", "answers"),
+    "tiny-text": ("text",),
+}
+# Which columns make rows what; the first that fits.
+COLUMNS = (
+    ({"chosen", "rejected"}, ("preferences", "prompts")),
+    ({"messages"}, ("answers", "prompts")),
+    ({"conversations"}, ("answers", "prompts")),
+    ({"instruction", "output"}, ("answers", "prompts")),
+    ({"prompt", "completion"}, ("answers", "prompts")),
+    ({"question"}, ("prompts",)),
+    ({"prompt"}, ("prompts",)),
+    ({"text"}, ("text",)),
+)
+PLACES = (".", "data")  # where one keeps one's own files
+FORMATS = (".jsonl", ".csv", ".parquet", ".json")
+MANY = 50  # files that a list still serves
+
+
+@dataclass(frozen=True)
+class DataFound:
+    """A data set that can be had without a network."""
+
+    name: str  # as --dataset takes it
+    origin: str  # bundled, downloaded or file
+    about: str
+    kinds: tuple[str, ...]  # what it serves best first; empty where only a look inside would say
+
+
+def data_sets(root: Path) -> list[DataFound]:
+    """Files at `root`, what is bundled, what was downloaded."""
+    bundled = [DataFound(name, "bundled", about, BUNDLED_KINDS[name]) for name, about in BUNDLED_DATASETS.items()]
+    downloaded = [DataFound(entry.name, "downloaded", size(entry.size_bytes), ()) for entry in in_cache("dataset")]
+    return [*islice(own_files(root), MANY), *bundled, *downloaded]
+
+
+def in_cache(kind: str) -> list[Cached]:
+    """`cached`, without importing the hub's library where its cache is not even there."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface").expanduser()
+    named = (os.environ.get("HF_HUB_CACHE"), os.environ.get("HF_DATASETS_CACHE"))
+    if not any(Path(folder).is_dir() for folder in (home / "hub", home / "datasets", *filter(None, named))):
+        return []
+    return cached("model" if kind == "model" else "dataset")
+
+
+def own_files(root: Path) -> Iterator[DataFound]:
+    """Files with rows in the places where one keeps them."""
+    for place in PLACES:
+        folder = root / place
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.suffix.lower() in FORMATS and path.is_file() and not path.name.startswith("."):
+                name = os.path.relpath(path, root)
+                kinds = kinds_of(columns_of(path))
+                if kinds or path.suffix.lower() not in (".json", ".csv"):  # many things are JSON and no data
+                    yield DataFound(name, "file", size(path.stat().st_size), kinds)
+
+
+def columns_of(path: Path) -> Iterable[str]:
+    """The columns that a file's first row names; none where that takes more than a look."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            if path.suffix.lower() == ".csv":
+                return next(csv.reader(file), [])
+            if path.suffix.lower() == ".jsonl":
+                row = json.loads(file.readline(1_000_000))
+                return row if isinstance(row, dict) else ()
+    except (OSError, ValueError, csv.Error):
+        pass
+    return ()
+
+
+def kinds_of(columns: Iterable[str]) -> tuple[str, ...]:
+    """
+    >>> kinds_of(["prompt", "chosen", "rejected"])
+    ('preferences', 'prompts')
+    """
+    names = set(columns)
+    return next((kinds for needed, kinds in COLUMNS if needed <= names), ())
+
+
+def size(count: float) -> str:
+    """
+    >>> size(5_774_008)
+    '5.8 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"

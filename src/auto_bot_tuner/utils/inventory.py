@@ -1,0 +1,175 @@
+"""What is here: runs with what they came to, models and data sets that need no network. Reads small files, no torch.
+
+The menu shows it and proposes from it. Everything is read from the folders as they are: a run that another program
+wrote, or an older one without `run.json`, is described by what it left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from auto_bot_tuner.training.run_folder import LOCK, STATE_FILE, checkpoints, newest_checkpoint, owner_of
+from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.utils.strict_yaml import read_yaml
+
+if TYPE_CHECKING:
+    from auto_bot_tuner.training.lineage import Ancestor
+
+Status = Literal["finished", "interrupted", "running", "failed"]
+
+MARKS = ("run.json", "config.yaml", "metrics.jsonl", LOCK)  # any of them makes a folder a run's
+DEEPEST = 4  # checkpoints/demo/sft is two below the root; a few more for people who sort
+# The one figure of an evaluation that says most about a model of this method, and how it is written.
+MAIN_FIGURES = {"sft": "loss", "reward": "accuracy", "dpo": "accuracy", "ppo": "reward", "grpo": "reward"}
+TAIL = 100_000  # bytes at the end of metrics.jsonl in which the last step and evaluation stand
+
+
+@dataclass(frozen=True)
+class RunFound:
+    """A folder that a run wrote, and what became of the run."""
+
+    folder: Path
+    method: str  # sft, reward, dpo, ppo, grpo; empty where nothing says it
+    model: str  # what it started from, as the run was told
+    status: Status  # failed: it ended, and left neither a model nor a checkpoint to go on from
+    step: int
+    total: int | None  # of the steps, where something says it
+    evaluation: dict[str, float]  # the last one, without the prefix eval_
+    changed: float  # seconds since 1970
+
+    @property
+    def final(self) -> Path:
+        return self.folder / "final"
+
+    @property
+    def is_resumable(self) -> bool:
+        return self.status == "interrupted" and (self.folder / "config.yaml").is_file()
+
+    @property
+    def figure(self) -> str:
+        """`loss 0.080`; empty where nothing was evaluated."""
+        name = MAIN_FIGURES.get(self.method, "loss")
+        value = self.evaluation.get(name)
+        if value is None:
+            return ""
+        return f"{name} {value:.0%}" if name == "accuracy" else f"{name} {value:.3g}"
+
+    @cached_property
+    def lineage(self) -> list[Ancestor]:
+        """The models before this one, oldest first, and this one."""
+        from auto_bot_tuner.training.lineage import lineage_of
+
+        return lineage_of(str(self.folder))
+
+    @cached_property
+    def size_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+
+def runs(root: Path) -> list[RunFound]:
+    """The runs below `root`, the one that changed last first. No such folder: none."""
+    found = [read_run(folder) for folder in run_folders(root)]
+    return sorted(found, key=lambda run: (-run.changed, str(run.folder)))
+
+
+def run_folders(root: Path, depth: int = DEEPEST) -> Iterator[Path]:
+    """Folders with the marks of a run, in `root` and below."""
+    try:
+        inner = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    except OSError:
+        return
+    if any((root / mark).is_file() for mark in MARKS):
+        yield root
+    if depth > 0:
+        for name in inner:
+            if name not in ("final", "tensorboard") and not name.startswith("checkpoint-"):
+                yield from run_folders(root / name, depth - 1)
+
+
+def read_run(folder: Path) -> RunFound:
+    """What the files of a run's folder say. What cannot be read is as if it were not there."""
+    record = read_json(folder / "run.json")
+    config: dict[str, Any] = {}
+    with contextlib.suppress(UserError):
+        config = read_yaml(folder / "config.yaml")
+    step, evaluation = last_words(folder / "metrics.jsonl")
+    total = record.get("total_steps") or planned_steps(folder)
+    model = config.get("model")
+    return RunFound(
+        folder=folder,
+        method=str(record.get("method") or config.get("method") or ""),
+        model=str((model.get("name") if isinstance(model, dict) else "") or ""),
+        status=status_of(folder, str(record.get("status", ""))),
+        step=step,
+        total=total if isinstance(total, int) else None,
+        evaluation=evaluation,
+        changed=max(path.stat().st_mtime for path in [folder, *(folder / m for m in MARKS)] if path.exists()),
+    )
+
+
+def status_of(folder: Path, said: str) -> Status:
+    """What became of the run. `said`: run.json's word, which a run that was killed could not take back."""
+    if owner_of(folder) is not None:
+        return "running"
+    has_final = (folder / "final").is_dir()
+    if has_final and said in ("", "finished"):
+        return "finished"
+    return "interrupted" if newest_checkpoint(folder) is not None else "finished" if has_final else "failed"
+
+
+def planned_steps(folder: Path) -> int | None:
+    """The run's length as a checkpoint remembers it (a constant learning rate has no fixed one: None)."""
+    for checkpoint in reversed(checkpoints(folder)):
+        shape = read_json(checkpoint / STATE_FILE).get("shape")
+        if isinstance(shape, dict) and shape.get("total_steps"):
+            return int(shape["total_steps"])
+    return None
+
+
+def last_words(metrics: Path) -> tuple[int, dict[str, float]]:
+    """(last step, last evaluation) of a metrics.jsonl; only its end is read."""
+    try:
+        with metrics.open("rb") as file:
+            file.seek(max(0, metrics.stat().st_size - TAIL))
+            lines = file.read().splitlines()
+    except OSError:
+        return 0, {}
+    step, evaluation = 0, {}
+    for line in lines:
+        try:
+            values = json.loads(line)
+            step = max(step, int(values["step"]))
+        except (ValueError, KeyError, TypeError):  # cut by our reading, or by a kill
+            continue
+        of_evaluation = {
+            name.removeprefix("eval_"): float(value)
+            for name, value in values.items()
+            if name.startswith("eval_") and isinstance(value, (int, float))
+        }
+        evaluation = of_evaluation or evaluation
+    return step, evaluation
+
+
+def run_of_model(name: str) -> Path | None:
+    """The run's folder that a model's name points into: RUN, RUN/final or RUN/checkpoint-N; None for other names."""
+    path = Path(name).expanduser()
+    if re.fullmatch(r"final|checkpoint-\d+|adapter", path.name):
+        path = path.parent
+    return path if any((path / mark).is_file() for mark in MARKS) else None
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is none."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
