@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from auto_bot_tuner.rollouts.config import OnPolicyConfig
 from auto_bot_tuner.training.config import DatasetConfig
@@ -14,6 +14,7 @@ from auto_bot_tuner.training.events import Callback, Event
 from auto_bot_tuner.utils.errors import UsageError
 from auto_bot_tuner.utils.run_config import RunConfig, save_run_config
 from commands import CONFIGS
+from commands.closing import closing_words
 from commands.layers import RunArguments, preset_path
 
 if TYPE_CHECKING:
@@ -97,8 +98,18 @@ def carry_out(
 
     say(understood or describe(trainer.train_dataset))
     say(describe_run(trainer))
-    if not dry_run:
+    if dry_run:
+        say(describe_dry_run(trainer))
+    else:
         say(closing_words(trainer.train(), use, shown))
+
+
+def describe_dry_run(trainer: Trainer) -> str:
+    """Memory by part, time, and whether it fits: measured, without a step."""
+    from auto_bot_tuner.training.estimate import dry_run
+    from auto_bot_tuner.training.estimate_words import in_lines
+
+    return in_lines(dry_run(trainer), str(trainer.accelerator.device))
 
 
 def say(text: str) -> None:
@@ -155,20 +166,3 @@ def config_writer(config: RunConfig) -> Callback:
             save_run_config(Path(training.output_dir) / "config.yaml", resolved)
 
     return write
-
-
-def closing_words(summary: dict[str, Any], use: str, shown: Sequence[str]) -> str:
-    """What a run came to, and what to do with it."""
-    figures = "".join(
-        f", evaluation {name} {summary[f'eval_{name}']:.4f}" for name in shown if f"eval_{name}" in summary
-    )
-    skipped = int(summary.get("skipped_steps", 0))
-    if skipped == summary["steps"]:
-        figures += ". Every step was skipped, there was nothing to learn from: the model is what it was"
-    elif skipped:
-        figures += f"; of the steps {skipped:,} had nothing to learn from and left the model as it was"
-    return (
-        f"Trained {summary['steps']:,} steps, {summary['tokens']:,} tokens in {summary['seconds']:.0f} s "
-        f"({summary['tokens_per_second']:,.0f} tokens/s){figures}.\n"
-        f"The model is in {summary['final']}; {use.format(summary['final'])}"
-    )

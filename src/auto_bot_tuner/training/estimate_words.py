@@ -1,0 +1,56 @@
+"""What the dry run prints of its measurements."""
+
+from __future__ import annotations
+
+from auto_bot_tuner.training.estimate import DryRun
+from auto_bot_tuner.training.estimate_advice import advice_in_words
+from auto_bot_tuner.training.estimate_memory import Memory, in_words
+from auto_bot_tuner.training.estimate_time import Duration
+from auto_bot_tuner.training.estimate_time import in_words as time_in_words
+
+
+def in_lines(found: DryRun, device: str) -> str:
+    """Memory by part, time, and whether it fits: lines of 80 columns."""
+    estimate = found.estimate
+    lines = [f"memory           {in_words(estimate.memory.total)} at the peak, measured on this model and these rows"]
+    lines += [f"  {name:14} {in_words(size):>10}  {what}" for name, size, what in parts(found) if size]
+    lines += time_lines(found.duration)
+    return "\n".join([*lines, *advice_in_words(found.advice, estimate, found.available, device)])
+
+
+def parts(found: DryRun) -> list[tuple[str, int, str]]:
+    """(name, bytes, what it is) of each."""
+    memory: Memory = found.estimate.memory
+    work = found.estimate.work
+    written = f"key-value cache and logits of {work.writing_tokens:,} tokens, while no step is taken"
+    return [
+        ("trained", memory.trained, "weights that train"),
+        ("frozen", memory.frozen, "weights that do not"),
+        ("gradients", memory.gradients, "one for each trained weight"),
+        ("optimiser", memory.optimizer, "AdamW's two averages of them"),
+        ("value network", memory.value_network, "its weights, beside those it shares"),
+        ("reference", memory.reference, "a frozen copy of the starting policy"),
+        ("reward models", memory.reward_models, "frozen"),
+        ("activations", memory.activations, f"of the largest micro-batch, {work.tokens:,} tokens"),
+        ("logits", memory.logits, "a chunk of tokens at a time"),
+        ("writing", memory.writing, written),
+        ("saving", memory.saving, "copies on their way to the file, while no step is taken"),
+        ("program", memory.program, "Python, its libraries and the rows"),
+    ]
+
+
+def time_lines(spent: Duration | None) -> list[str]:
+    """The whole, and what it is made of."""
+    if spent is None:
+        return ["time             not measured, as a step would not fit"]
+    made_of = [(spent.step * spent.steps, f"{spent.steps:,} steps of {time_in_words(spent.step)}")]
+    if spent.rollouts:
+        rollouts = f"{spent.rollouts:,} rollouts of {time_in_words(spent.rollout)}"
+        made_of.insert(0, (spent.rollout * spent.rollouts, rollouts))
+    if spent.evaluation:
+        evaluations = f"{spent.evaluations:,} evaluations of {time_in_words(spent.evaluation)}, samples included"
+        made_of.append((spent.evaluation * spent.evaluations, evaluations))
+    if spent.before:
+        made_of.append((spent.before, "the reference's log-probabilities, once"))
+    total = f"time             about {time_in_words(spent.total)}, measured on this machine as busy as it is now"
+    return [total, *(f"  {time_in_words(seconds):14} {what}" for seconds, what in made_of)]
