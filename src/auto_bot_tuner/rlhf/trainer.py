@@ -214,9 +214,9 @@ class RewardModelTrainer(Trainer):
 
         def series(batch: Batch) -> dict[str, torch.Tensor]:
             trained = batch["labels"] != IGNORE_INDEX  # (S, T)
-            sequences = [batch[name] for name in ("input_ids", "lengths")]
+            input_ids, lengths, shared = (batch[name] for name in ("input_ids", "lengths", "shared"))
             with evaluation_mode(self.model), self.accelerator.autocast():
-                hidden = hidden_states_at(base, self.scores.is_flat, *sequences, trained, batch["shared"])  # (N, H)
+                hidden = hidden_states_at(base, self.scores.is_flat, input_ids, lengths, trained, shared)  # (N, H)
             scores = getattr(base, HEAD)(hidden.float()).squeeze(-1) - self.model.offset  # (N,)
             return {"score": scores.new_zeros(trained.shape).masked_scatter(trained, scores)}
 

@@ -38,7 +38,8 @@ def verdicts(history: Sequence[Mapping[str, float]], config: OnPolicyConfig, met
 def with_flags(text: str, config: OnPolicyConfig) -> str:
     """A verdict with the flags of the settings that it names: files say kl_coefficient, commands --kl-coefficient."""
     words = re.findall(r"[a-z]+(?:_[a-z]+)+|\bbeta\b", text)
-    flags = {setting.name: setting.flag for setting in settings_of(type(config))}
+    config_class: type = type(config)
+    flags = {setting.name: setting.flag for setting in settings_of(config_class)}
     named = [flags[word] for word in dict.fromkeys(words) if word in flags]
     return f"{text.removesuffix('.')} ({', '.join(named)})." if named else text
 

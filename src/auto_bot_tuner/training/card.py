@@ -127,7 +127,8 @@ def usage_of(trainer: Trainer, is_adapter_alone: bool) -> str:
     """The snippet for a language model."""
     opening = WHOLE
     if is_adapter_alone:
-        opening = ADAPTED.format(base=trainer.model.active_peft_config.base_model_name_or_path)
+        adapted: Any = trainer.model
+        opening = ADAPTED.format(base=adapted.active_peft_config.base_model_name_or_path)
     return USAGE.format(opening=opening, new_tokens=trainer.config.sample_max_new_tokens)
 
 

@@ -101,7 +101,7 @@ def facts_of(trainer: Trainer) -> dict[str, Any]:
         "hardware": {
             "device": str(trainer.accelerator.device),
             "precision": precision(trainer),
-            **machine(),
+            **machine(str(trainer.accelerator.device)),
         },
         "versions": versions(),
         "seed": config.seed,
