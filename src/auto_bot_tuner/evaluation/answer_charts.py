@@ -181,11 +181,13 @@ def repetition(text: str) -> float:
 
 def draw_histograms(axes: Axes, values: Mapping[str, Sequence[float]], edges: np.ndarray) -> None:
     """One outline per model: filled bars of several would hide each other."""
+    from matplotlib.ticker import MaxNLocator
+
     for i, (name, own) in enumerate(values.items()):
         color = COLORS[i % len(COLORS)]
         axes.hist(own, bins=edges.tolist(), color=color, alpha=0.18)
         axes.hist(own, bins=edges.tolist(), color=color, histtype="step", linewidth=1.6, label=name)
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     tidy(axes)
 
 
