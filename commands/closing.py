@@ -17,7 +17,7 @@ WORLD = (
 )  # its data sets go on where one of them was trained on
 # After each method what makes sense next: why, and the command. {final} is the trained model, {base} what it came from,
 # {data} its rows; {pairs} and {prompts} the bundled ones of the same world, else a word to replace.
-COMPARE = ("compare it with the model before", "evaluate compare --model {final} --against {base}")
+COMPARE = ("compare it with the model before", "evaluate compare --models {base} {final} --dataset {data}")
 NEXT = {
     "sft": (
         COMPARE,

@@ -89,8 +89,29 @@ EXAMPLES = {
         "report checkpoints/sft",
         "report checkpoints/sft checkpoints/dpo",
     ),
-    "push": ("push checkpoints/sft/final my-name/my-model",),
-    "doctor": ("doctor",),
+    "convert": (
+        "convert merge-lora --lora-checkpoint checkpoints/sft/final --output merged",
+        "convert export --checkpoint checkpoints/sft/final --format gguf --output exported",
+    ),
+    "convert merge-lora": ("convert merge-lora --lora-checkpoint checkpoints/sft/final --output merged",),
+    "convert export": (
+        "convert export --checkpoint checkpoints/sft/final --format safetensors --output exported",
+        "convert export --checkpoint checkpoints/sft/final --format gguf --dtype q8_0 --output exported",
+        "convert export --checkpoint checkpoints/sft/final --format ollama --output exported --name mine",
+    ),
+    "download": (
+        "download model gpt2",
+        "download dataset yahma/alpaca-cleaned",
+        "download list",
+    ),
+    "download model": ("download model gpt2", "download model Qwen/Qwen2.5-0.5B-Instruct"),
+    "download dataset": ("download dataset yahma/alpaca-cleaned", "download dataset Anthropic/hh-rlhf"),
+    "download list": ("download list",),
+    "push": (
+        "push checkpoints/sft/final my-name/my-model --dry-run",
+        "push checkpoints/sft/final my-name/my-model --private",
+    ),
+    "doctor": ("doctor", "doctor --json machine.json"),
     "completion": (
         'completion bash >> ~/.bash_completion',
         'completion zsh > ~/.auto_bot_tuner.zsh; echo "source ~/.auto_bot_tuner.zsh" >> ~/.zshrc',

@@ -69,7 +69,7 @@ def overview(program: str, handler: Any, members: dict[str, Any], path: str) -> 
     """The page of a verb that has subcommands."""
     lines = [entry(f"  {name}", docstring(member)) for name, member in members.items()]
     about = wrapped((inspect.getdoc(handler) or "").replace("`", "").split("\n\n")[0])
-    usage = f"usage: {program} {'|'.join(members)} [FLAGS]"
+    usage = f"usage: {program} COMMAND [FLAGS]"
     more = f"{program} {next(iter(members))} --help shows every setting of one of them."
     return "\n\n".join([usage, about, "\n".join([title("Commands"), *lines]), more, *examples(path, handler)])
 

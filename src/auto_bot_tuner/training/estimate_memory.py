@@ -122,7 +122,7 @@ def saving_bytes(trainer: Trainer, trained: int, frozen: int) -> int:
     """
     if trainer.accelerator.device.type == "cuda":
         return 0
-    if trainer.is_adapted and saving.base_is_on_hub(trainer.model):  # type: ignore[arg-type]
+    if trainer.is_adapted and saving.base_is_on_hub(trainer.model):
         return trained
     return (trained + frozen) * (2 if trainer.is_adapted else 1)
 
