@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -78,16 +79,18 @@ def merge(arguments: MergeArguments) -> list[str]:
 
 def next_steps(output: Path) -> list[str]:
     """A reward model scores; a language model is talked to, or leaves for other tools."""
+    from auto_bot_tuner.export.words import commands
     from auto_bot_tuner.rlhf.reward_model import is_reward_model
     from auto_bot_tuner.training.config import ModelConfig
     from auto_bot_tuner.utils.model_source import find_model
 
+    name = shlex.quote(str(output))
     if is_reward_model(find_model(str(output)), ModelConfig(name=str(output), use_lora=False)):
-        return [f"next          python main.py evaluate reward --model {output} --dataset PAIRS"]
-    return [
-        f"next          python main.py chat {output}",
-        f"              python main.py convert export --checkpoint {output} --format ollama --output DIR",
-    ]
+        return commands(f"python main.py evaluate reward --model {name} --dataset PAIRS")
+    return commands(
+        f"python main.py chat {name}",
+        f"python main.py convert export --checkpoint {name} --format ollama --output DIR",
+    )
 
 
 def export(arguments: ExportArguments) -> list[str]:

@@ -37,7 +37,8 @@ ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dic
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
 if sys.argv[3]:
     from peft import PeftModel
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(sys.argv[3], dtype=torch.float32), sys.argv[1])
+    base = AutoModelForCausalLM.from_pretrained(sys.argv[3], dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, sys.argv[1])
 with torch.no_grad():
     logits = model.eval()(torch.tensor([ids])).logits[0, -1]
 print(json.dumps({"ids": ids, "logits": logits.tolist(), "stops": model.generation_config.eos_token_id}))

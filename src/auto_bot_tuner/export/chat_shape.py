@@ -1,7 +1,7 @@
 r"""What a chat template writes around the messages, found by watching it write.
 
-Templates are programs (Jinja), and Ollama runs another language (Go). Instead of translating the program, its writing is
-taken apart: conversations of marks are rendered, and what stands between the marks is what it writes there.
+Templates are programs (Jinja), and Ollama runs another language (Go). Instead of translating the program, its writing
+is taken apart: conversations of marks are rendered, and what stands between the marks is what it writes there.
 
     start · [before_system · SYSTEM · after_system]
           · { before_user · USER · after_user · before_answer · ANSWER · after_answer } … before_answer
@@ -12,7 +12,6 @@ system message in the last turn) does not pass, and no Go template is made of it
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,9 +105,9 @@ def check(shape: ChatShape, prompt: Any) -> None:
     for conversation in conversations(shape.takes_system):
         if shape.render(conversation) != prompt(conversation):
             raise UserError(
-                "this model's chat template does more than to write texts around the messages, and its like in Go would be "
-                "a guess, so no Modelfile was made: export --format gguf (the file carries the template itself, for "
-                "llama.cpp --jinja), or train with --chat-template builtin"
+                "this model's chat template does more than to write texts around the messages, and its like in Go "
+                "would be a guess, so no Modelfile was made: export --format gguf (the file carries the template itself, "
+                "for llama.cpp --jinja), or train with --chat-template builtin"
             )
     spaced = [message("user", " a\n")]
     shape.trims = shape.render(spaced) != prompt(spaced)
@@ -140,15 +139,17 @@ def between_marks(text: str, marks: list[str]) -> list[str]:
         before, found, text = text.partition(mark)
         if not found:
             raise UserError(
-                "this model's chat template does not write every message in its place, so no Modelfile was made: export "
-                "--format gguf, or train with --chat-template builtin"
+                "this model's chat template does not write every message in its place, so no Modelfile was made: "
+                "export --format gguf, or train with --chat-template builtin"
             )
         parts.append(before)
     return [*parts, text]
 
 
 def common_end(texts: list[str]) -> str:
-    return os.path.commonprefix([text[::-1] for text in texts])[::-1]
+    """The longest text that all of them end with."""
+    shortest = min(texts, key=len)
+    return next(end for i in range(len(shortest) + 1) if all(text.endswith(end := shortest[i:]) for text in texts))
 
 
 def from_control_token(text: str, tokenizer: Any) -> str:

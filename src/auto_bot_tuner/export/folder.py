@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,9 +37,13 @@ def check_output(output: Path, overwrite: bool, checkpoint: Path) -> None:
 
 @contextmanager
 def exported_to(output: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `output` when the block ends well."""
+    """A folder to write into that becomes `output` when the block ends well; else nothing is left."""
     with written_aside(output.expanduser()) as aside:
-        yield aside
+        try:
+            yield aside
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
 
 
 def write_card(folder: Path, origin: Path, library: str, words: str, facts: list[str]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from auto_bot_tuner.export import checking
 from auto_bot_tuner.export.folder import exported_to, write_card
 from auto_bot_tuner.export.gguf_model import check_config, hyperparameters, round_like_file, tensors
 from auto_bot_tuner.export.gguf_tokenizer import tokenizer_metadata
-from auto_bot_tuner.export.safetensors_folder import merged_words, weight_words
+from auto_bot_tuner.export.safetensors_folder import merged_words, rounding_words, weight_words
 from auto_bot_tuner.export.source import Loaded
+from auto_bot_tuner.export.words import commands, fact
 from auto_bot_tuner.utils.errors import UserError, one_line
 from auto_bot_tuner.utils.quiet import quiet_libraries
 
@@ -60,9 +62,9 @@ def export_gguf(loaded: Loaded, output: Path, name: str, dtype: str) -> list[str
     file = output / f"{name}.gguf"
     size = file.stat().st_size / 2**20
     return [
-        f"written       {file} ({weight_words(loaded.model, dtype)}, {size:,.1f} MiB)",
+        fact("written", f"{file} ({weight_words(loaded.model, dtype)}, {size:,.1f} MiB)"),
         *facts,
-        f"next          llama-cli -m {file}",
+        *commands(f"llama-cli -m {shlex.quote(str(file))}"),
     ]
 
 
@@ -78,9 +80,9 @@ def write_checked(loaded: Loaded, file: Path, dtype: str) -> list[str]:
     cost = checking.largest_difference(rounded, exact)
     return [
         *merged_words(loaded),
-        f"read back     largest logit difference {fault:.1e} (transformers, gguf_file=){remark}",
-        *([] if dtype == "float32" else [f"rounding      {dtype} moves the logits by at most {cost:.1e}"]),
-        f"tokens        {token_words(file, loaded.tokenizer)}",
+        fact("read back", f"largest logit difference {fault:.1e} (transformers, gguf_file=){remark}"),
+        *rounding_words(dtype, cost),
+        fact("tokens", token_words(file, loaded.tokenizer)),
     ]
 
 
@@ -129,11 +131,12 @@ def read_back(file: Path, model: Any, expected: torch.Tensor) -> tuple[float, st
     Its reader leaves some of the metadata unread (GPT-2's context, Llama-3's scaling of positions …). Where it cannot
     read the file alone, it is given the model's config, as a user would.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
+    own = AutoConfig.for_model(**{**model.config.to_dict(), "model_type": check_config(model.config)})
     settings = {"gguf_file": file.name, "dtype": torch.float32, "local_files_only": True}
     cause = "other logits"
-    for config in ({}, {"config": type(model.config)(**model.config.to_dict())}):
+    for config in ({}, {"config": own}):
         try:
             with quiet_libraries(), contextlib.redirect_stderr(io.StringIO()):  # its progress bar knows no off
                 loaded = AutoModelForCausalLM.from_pretrained(file.parent, **settings, **config).eval()
@@ -145,8 +148,8 @@ def read_back(file: Path, model: Any, expected: torch.Tensor) -> tuple[float, st
             return difference, remark
     if difference == float("inf"):
         raise UserError(
-            f"{file.name} was written, but transformers cannot read it back ({cause}), so it could not be checked and was "
-            "deleted: export --format safetensors instead"
+            f"{file.name} was written, but transformers cannot read it back ({cause}), so it could not be checked and "
+            "was deleted: export --format safetensors instead"
         )
     return difference, ""
 
@@ -167,8 +170,8 @@ def token_words(file: Path, tokenizer: Any) -> str:
         return f"transformers cannot read the tokenizer of a GGUF file of this kind ({one_line(error)})"
     texts = len(checking.TEXTS)
     if not different:
-        return f"the same as the model's own in {texts} of {texts} texts (transformers, gguf_file=)"
+        return f"the model's own in {texts} of {texts} texts (transformers, gguf_file=)"
     return (
-        f"the same in {texts - len(different)} of {texts} texts (transformers, gguf_file=); otherwise in "
-        f"{different[0][:20]!r}: its own reading, llama.cpp cuts as named in the file"
+        "the model's own, by the rules that the file names for llama.cpp; the tokenizer that transformers makes of it "
+        f"cuts {len(different)} of {texts} texts otherwise, such as {different[0][:16]!r}: keep the model's own there"
     )

@@ -39,8 +39,8 @@ def check_config(config: Any) -> str:
     cure = "export --format safetensors instead"
     if architecture is None:
         raise UserError(
-            f"GGUF export carries {', '.join(ARCHITECTURES)}, and this model is {config.model_type}: {cure}, which every "
-            "architecture can, and convert that folder with llama.cpp's convert_hf_to_gguf.py"
+            f"GGUF export carries {', '.join(ARCHITECTURES)}, and this model is {config.model_type}: {cure}, which "
+            "every architecture can, and convert that folder with llama.cpp's convert_hf_to_gguf.py"
         )
     for field, allowed in ASSUMED[architecture].items():
         if getattr(config, field, allowed[0]) not in allowed:
@@ -171,7 +171,7 @@ def round_like_file(model: nn.Module, dtype: str) -> None:
 
 
 def rope_factors(model: Any) -> Any:
-    """By how much Llama-3 slows each pair's turn: 10000^(-2i/d) (or the model's own base) over what transformers uses."""
+    """By how much Llama-3 slows each pair's turn: 10000^(-2i/d) (or another base) over what transformers uses."""
     rotary = model.base_model.rotary_emb.inv_freq.float()  # (d/2,)
     pairs = torch.arange(0, 2 * len(rotary), 2, dtype=torch.float32) / (2 * len(rotary))
     base = float(rope_parameters(model.config)["rope_theta"])

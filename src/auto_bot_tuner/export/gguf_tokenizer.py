@@ -1,7 +1,7 @@
 """A tokenizer in GGUF's metadata: its tokens, their kinds, and what llama.cpp does before it looks them up.
 
-A GGUF file holds no tokenizer.json. It names one of llama.cpp's own algorithms instead, which has to cut every text as the
-original does; which one does is found out by trying, on texts made of the vocabulary itself, and not by a name.
+A GGUF file holds no tokenizer.json. It names one of llama.cpp's own algorithms instead, which has to cut every text as
+the original does; which one does is found out by trying, on texts made of the vocabulary itself, and not by a name.
 
 tokenizer.ggml.model   gpt2   byte-level BPE: tokens, merges, and in tokenizer.ggml.pre how text is cut before merging
                        llama  SentencePiece BPE: tokens and scores; the pair whose joined token scores highest is joined
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from auto_bot_tuner.data.chat_template import own_bos
@@ -54,7 +55,7 @@ def tokenizer_metadata(tokenizer: Any, rows: int) -> dict[str, Any]:
     kind = state["model"]["type"]
     if kind != "BPE":
         raise UserError(f"GGUF export knows byte-level and SentencePiece BPE, and this tokenizer is {kind}: {INSTEAD}")
-    own = sentencepiece(state, tokenizer) if state["model"].get("byte_fallback") else byte_level(state)
+    own = sentencepiece(state, tokenizer) if state["model"].get("byte_fallback") else byte_level(state, tokenizer)
     tokens, kinds = tokens_and_kinds(state, tokenizer, rows)
     special = {
         "bos": tokenizer.bos_token_id,
@@ -84,7 +85,7 @@ def end_of_turn(tokenizer: Any) -> int | None:
 
 
 def tokens_and_kinds(state: dict[str, Any], tokenizer: Any, rows: int) -> tuple[list[str], list[int]]:
-    """Every row of the embedding has a token: rows without one (a vocabulary rounded up) get a name that never occurs."""
+    """A token for every row of the embedding: those beyond the vocabulary get a name that never occurs."""
     by_id = {number: token for token, number in tokenizer.get_vocab().items()}
     added = {token["id"]: token for token in state["added_tokens"]}
     tokens, kinds = [], []
@@ -108,7 +109,7 @@ def tokens_and_kinds(state: dict[str, Any], tokenizer: Any, rows: int) -> tuple[
 # --- byte-level BPE -------------------------------------------------------------------------------------------------
 
 
-def byte_level(state: dict[str, Any]) -> dict[str, Any]:
+def byte_level(state: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
     """GPT-2's kind: merges, and the name of the first of llama.cpp's cuts that gives the same tokens."""
     if '"ByteLevel"' not in json.dumps(state["pre_tokenizer"]):
         raise UserError(f"GGUF export knows byte-level and SentencePiece BPE, and this tokenizer is neither: {INSTEAD}")
@@ -116,43 +117,37 @@ def byte_level(state: dict[str, Any]) -> dict[str, Any]:
         raise UserError(
             f"llama.cpp does not normalise text, as this tokenizer does ({state['normalizer']['type']}): {INSTEAD}"
         )
+    if not state["model"]["merges"]:  # it refuses the file
+        raise UserError(f"llama.cpp reads no byte-level BPE without merges, as this tokenizer is: {INSTEAD}")
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in state["model"]["merges"]]
-    return {"ggml.model": "gpt2", "ggml.pre": cut_of(state), "ggml.merges": merges}
+    return {"ggml.model": "gpt2", "ggml.pre": cut_of(tokenizer.backend_tokenizer), "ggml.merges": merges}
 
 
-def cut_of(state: dict[str, Any]) -> str:
-    """The name of the cut under which every probe text becomes the same ids.
+def cut_of(tokenizer: Any) -> str:
+    """The name of the cut under which every probe text becomes the same ids, for a tokenizer of the tokenizers library.
 
     Raises:
         UserError: there is none.
     """
-    from tokenizers import Tokenizer
+    from tokenizers import Regex, Tokenizer, pre_tokenizers
 
-    original = Tokenizer.from_str(json.dumps(state))
-    texts = probes(original)
-    expected = [encoding.ids for encoding in original.encode_batch(texts, add_special_tokens=False)]
+    texts = probes(tokenizer)
+    expected = [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    twin = Tokenizer.from_str(tokenizer.to_str())  # the same vocabulary and merges behind another cut
     for name, cut in CUTS.items():
-        twin = with_cut(state, cut)
+        steps = [pre_tokenizers.Split(Regex(regex), "isolated") for regex in cut.regexes]
+        twin.pre_tokenizer = pre_tokenizers.Sequence(
+            [*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        )
+        twin.model.ignore_merges = cut.takes_whole_tokens
         if all(
             twin.encode(text, add_special_tokens=False).ids == ids for text, ids in zip(texts, expected, strict=True)
         ):
             return name
     raise UserError(
-        f"llama.cpp has no pre-tokenizer known here ({', '.join(CUTS)}) that cuts text as this tokenizer does: {INSTEAD}"
+        f"llama.cpp has no pre-tokenizer known here ({', '.join(CUTS)}) that cuts text as this tokenizer does: "
+        f"{INSTEAD}"
     )
-
-
-def with_cut(state: dict[str, Any], cut: Cut) -> Any:
-    """The same vocabulary and merges behind another cut."""
-    from tokenizers import Tokenizer
-
-    steps: list[dict[str, Any]] = [
-        {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False} for regex in cut.regexes
-    ]
-    steps.append({"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False})
-    model = {**state["model"], "ignore_merges": cut.takes_whole_tokens}
-    changed = {**state, "model": model, "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps}}
-    return Tokenizer.from_str(json.dumps(changed))
 
 
 def probes(tokenizer: Any, count: int = 400, length: int = 40) -> list[str]:
@@ -177,9 +172,7 @@ def sentencepiece(state: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
     prefixed = bool(_without_word_start_prefix(tokenizer)[1])
     tokens = sorted(state["model"]["vocab"], key=state["model"]["vocab"].__getitem__)
     by_score = ScoreJoiner(state["model"]["vocab"], scores(state, tokens))
-    from tokenizers import Tokenizer
-
-    original = Tokenizer.from_str(json.dumps(state))
+    original = tokenizer.backend_tokenizer
     for text in probes(original, count=100):
         plain = text.replace("<", "‹")  # control tokens are found before either algorithm starts
         words = ("▁" if prefixed and plain else "") + plain.replace(" ", "▁")
@@ -207,9 +200,7 @@ class ScoreJoiner:
     def encode(self, text: str) -> list[int]:
         pieces = list(text)
         while True:
-            pairs = [
-                (a + b, i) for i, (a, b) in enumerate(zip(pieces, pieces[1:], strict=False)) if a + b in self.vocab
-            ]
+            pairs = [(a + b, i) for i, (a, b) in enumerate(pairwise(pieces)) if a + b in self.vocab]
             if not pairs:
                 break
             joined, at = max(pairs, key=lambda pair: (self.scores[self.vocab[pair[0]]], -pair[1]))

@@ -15,6 +15,7 @@ from auto_bot_tuner.export.gguf_file import write_checked
 from auto_bot_tuner.export.gguf_model import context_length
 from auto_bot_tuner.export.safetensors_folder import weight_words
 from auto_bot_tuner.export.source import Loaded
+from auto_bot_tuner.export.words import commands, fact
 from auto_bot_tuner.utils.errors import UsageError
 
 # Ollama allots memory for all of it: a model that could see 128k tokens need not take gigabytes at its first start.
@@ -38,23 +39,22 @@ def export_ollama(loaded: Loaded, output: Path, name: str, dtype: str) -> list[s
         (aside / "Modelfile").write_text(modelfile(loaded, name, shape), encoding="utf-8")
         write_card(aside, loaded.source.path, "gguf", f"`{name}.gguf` (weights {dtype}) and `Modelfile`.", facts)
     return [
-        f"written       {output}/{name}.gguf and Modelfile ({weight_words(loaded.model, dtype)})",
+        fact("written", f"{output}/{name}.gguf and Modelfile ({weight_words(loaded.model, dtype)})"),
         *facts,
-        f"next          ollama create {name} -f {shlex.quote(str(output / 'Modelfile'))}",
-        f"              ollama run {name}",
+        *commands(f"ollama create {name} -f {shlex.quote(str(output / 'Modelfile'))}", f"ollama run {name}"),
     ]
 
 
 def template_words(shape: ChatShape) -> list[str]:
     """What there is to know about the template."""
-    words = ["template      writes what the chat template writes (with and without system message, several turns)"]
+    words = "writes what the chat template writes (with and without system message, several turns)"
     if shape.bos:
-        words.append(f"              but for {shape.bos}, which Ollama puts in front by itself")
+        words += f", but for {shape.bos}, which Ollama puts in front by itself"
     if not shape.takes_system:
-        words.append("              it has no place for a system message: one is left out")
+        words += "; it has no place for a system message, so one is left out"
     if shape.trims:
-        words.append("              but that it strips white space off the ends of messages, which Ollama does not")
-    return words
+        words += "; the chat template also strips white space off the ends of messages, which Ollama does not"
+    return [fact("template", words)]
 
 
 def modelfile(loaded: Loaded, name: str, shape: ChatShape) -> str:

@@ -11,6 +11,7 @@ from auto_bot_tuner.data.prompt_format import PromptFormat
 from auto_bot_tuner.export.checking import check_equal, different_texts, largest_difference, logits_of
 from auto_bot_tuner.export.folder import exported_to, write_card
 from auto_bot_tuner.export.source import Loaded
+from auto_bot_tuner.export.words import fact
 from auto_bot_tuner.utils.errors import UserError
 from auto_bot_tuner.utils.quiet import quiet_libraries
 from auto_bot_tuner.utils.saving import save_weights
@@ -36,11 +37,14 @@ def export_safetensors(loaded: Loaded, output: Path, dtype: str, trust_remote_co
         check_tokenizer(output, tokenizer, its_tokenizer)
         facts = [
             *merged_words(loaded),
-            f"read back     largest logit difference {fault:.1e} (plain transformers), same tokens, same chat template",
-            *([] if dtype == "float32" else [f"rounding      {dtype} moves the logits by at most {cost:.1e}"]),
+            fact(
+                "read back",
+                f"largest logit difference {fault:.1e} (plain transformers); same tokens, same chat template",
+            ),
+            *rounding_words(dtype, cost),
         ]
         write_card(aside, loaded.source.path, "transformers", f"Weights {dtype}.", facts)
-    return [f"written       {output} ({weight_words(model, dtype)})", *facts]
+    return [fact("written", f"{output} ({weight_words(model, dtype)})"), *facts]
 
 
 def read(folder: Path, is_reward: bool, trust_remote_code: bool) -> tuple[Any, Any]:
@@ -67,7 +71,12 @@ def merged_words(loaded: Loaded) -> list[str]:
     if loaded.merge_difference is None:
         return []
     what = "score" if loaded.is_reward else "logit"
-    return [f"merged        largest {what} difference to base + adapter {loaded.merge_difference:.1e}"]
+    return [fact("merged", f"largest {what} difference to base + adapter {loaded.merge_difference:.1e}")]
+
+
+def rounding_words(dtype: str, cost: float) -> list[str]:
+    """What the weights' type takes away."""
+    return [] if dtype == "float32" else [fact("rounding", f"{dtype} moves the logits by at most {cost:.1e}")]
 
 
 def weight_words(model: Any, dtype: str) -> str:
