@@ -18,11 +18,15 @@ from auto_bot_tuner.training.config import STRICT
 from auto_bot_tuner.utils.errors import UsageError
 from auto_bot_tuner.utils.terminal import neutral
 from commands.json_file import check_writable, write_json
+from commands.labelled import labelled
 
 if TYPE_CHECKING:
     from auto_bot_tuner.data.dataset_facts import DatasetFacts
     from auto_bot_tuner.utils.hub_cache import Cached
     from auto_bot_tuner.utils.hub_download import Listing
+
+
+NEXT = f"{'next':14}"  # before a command, which is never wrapped: it is to be copied
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -118,7 +122,8 @@ def fetch_model(arguments: ModelArguments) -> dict[str, Any]:
         print(f"{name}: {len(wanted.files)} files, {readable_size(wanted.total)}", flush=True)
         if there is None:
             check_room(name, wanted.total)
-        folder = download(name, arguments.trust_remote_code, one_bar() if sys.stderr.isatty() else None)
+        with one_bar(sys.stderr.isatty()) as bar:
+            folder = download(name, arguments.trust_remote_code, bar)
     else:
         print(f"{name} is already here (--update asks the hub for a newer version)")
         folder = there.path
@@ -139,21 +144,23 @@ def show_model(name: str, folder: Path, left: Listing | None) -> None:
     facts = read_facts(folder)
     sizes = sorted(((path.stat().st_size, path.name) for path in folder.iterdir() if path.is_file()), reverse=True)
     shape = [f"{facts.layers} layers"] * bool(facts.layers) + [f"context {facts.context:,}"] * bool(facts.context)
-    line("architecture", ", ".join([facts.architecture or "unknown", *shape]))
-    line("parameters", f"{facts.parameters:,} ({facts.dtype})")
-    line("files", f"{len(sizes)}, {readable_size(sum(size for size, _ in sizes))}: {names([n for _, n in sizes])}")
+    labelled("architecture", ", ".join([facts.architecture or "unknown", *shape]))
+    labelled("parameters", f"{facts.parameters:,} ({facts.dtype})")
+    labelled("files", f"{len(sizes)}, {readable_size(sum(size for size, _ in sizes))}: {names([n for _, n in sizes])}")
     if left and left.files:
-        line("left there", f"{len(left.files)}, {readable_size(left.total)}: {names(list(left.files))}")
-    line("chat format", "its own template" if facts.has_chat_template else "none of its own: the built-in one is used")
+        labelled("left there", f"{len(left.files)}, {readable_size(left.total)}: {names(list(left.files))}")
+    labelled(
+        "chat format", "its own template" if facts.has_chat_template else "none of its own: the built-in one is used"
+    )
     if facts.own_code:
-        line("own code", own_code_words(name, folder, facts.own_code))
-    line("lies in", short(folder))
+        labelled("own code", own_code_words(name, folder, facts.own_code))
+    labelled("lies in", short(folder))
     if facts.is_encoder_decoder:
-        line("next", "nothing here trains it: it is an encoder-decoder; choose a decoder (GPT-2, Llama, Qwen …)")
+        labelled("next", "nothing here trains it: it is an encoder-decoder; choose a decoder (GPT-2, Llama, Qwen …)")
     elif facts.is_reward_model:
-        line("next", f"python main.py evaluate reward --model {name} --dataset PAIRS.jsonl")
+        print(f"{NEXT}python main.py evaluate reward --model {name} --dataset PAIRS.jsonl")
     else:
-        line("next", f"python main.py train-sft --model {name} --dataset ROWS.jsonl")
+        print(f"{NEXT}python main.py train-sft --model {name} --dataset ROWS.jsonl")
 
 
 def own_code_words(name: str, folder: Path, files: tuple[str, ...]) -> str:
@@ -209,22 +216,18 @@ def show_dataset(name: str, facts: DatasetFacts, there: Cached | None) -> None:
 
     subset = f" --subset {facts.subset}" if facts.subset else ""
     if subset:
-        line("subset", facts.subset)
-    line("rows", ", ".join(f"{split} {rows:,}" for split, rows in facts.splits.items()))
-    line("columns", ", ".join(facts.columns))
+        labelled("subset", facts.subset)
+    labelled("rows", ", ".join(f"{split} {rows:,}" for split, rows in facts.splits.items()))
+    labelled("columns", ", ".join(facts.columns))
     found = uses(facts.columns)
-    line("format", "; ".join(f"{use.format} ({use.verb})" for use in found) or "none that is known here")
+    labelled("format", "; ".join(f"{use.format} ({use.verb})" for use in found) or "none that is known here")
     if there:
-        line("lies in", f"{short(there.path)} ({readable_size(there.size_bytes)} with the files it was made of)")
+        labelled("lies in", f"{short(there.path)} ({readable_size(there.size_bytes)} with the files it was made of)")
     if found:
         needs = f" {found[0].needs}" if found[0].needs else ""
-        line("next", f"python main.py {found[0].verb} --model gpt2 --dataset {name}{subset}{needs}")
+        print(f"{NEXT}python main.py {found[0].verb} --model gpt2 --dataset {name}{subset}{needs}")
     else:
-        line("next", f"rename its columns in a copy (docs/data.md), or look: inspect --dataset {name} --model gpt2")
-
-
-def line(label: str, text: str) -> None:
-    print(f"{label:14}{neutral(text)}")
+        labelled("next", f"rename its columns in a copy (docs/data.md), or look: inspect --dataset {name} --model gpt2")
 
 
 def names(all_of_them: list[str], shown: int = 3) -> str:

@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from auto_bot_tuner.training.config import STRICT
 from auto_bot_tuner.utils.errors import UsageError, UserError, one_line
 from auto_bot_tuner.utils.terminal import neutral
+from commands.labelled import labelled
 
 if TYPE_CHECKING:
     from auto_bot_tuner.utils.hub_upload import Parcel
@@ -94,9 +95,9 @@ def show(parcel: Parcel) -> None:
         print(f"  {readable_size(parcel.size(name)):>8}  {neutral(name)}{note}")
     print(f"  {readable_size(sum(map(parcel.size, parcel.files))):>8}  in all, {len(parcel.files)} files")
     if parcel.left_out:
-        print(f"Not sent: {neutral(', '.join(parcel.left_out))}")
+        labelled("Not sent:", ", ".join(parcel.left_out), 10)
     for remark in parcel.remarks:
-        print(f"Note: {neutral(remark)}")
+        labelled("Note:", remark, 6)
 
 
 def full_name(repo: str) -> str:
@@ -160,7 +161,7 @@ def send(parcel: Parcel, repo: str, arguments: Arguments, stale: list[str]) -> s
     if not sys.stderr.isatty():
         disable_progress_bars()
     for name in stale:
-        print(f"Note: {neutral(name)} of an earlier push is deleted there")
+        labelled("Note:", f"{name} of an earlier push is deleted there", 6)
     operations: list[Any] = [
         CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
         for name, content in parcel.files.items()

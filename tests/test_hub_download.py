@@ -144,8 +144,9 @@ def test_code_of_a_repository_is_neither_fetched_nor_run_unasked(
         home=home,
         cwd=tmp_path,
     )
-    assert "modeling_strange.py (not fetched, never run)" in unasked.out
-    assert "with --trust-remote-code they run on this machine with your rights" in unasked.out
+    words = " ".join(unasked.out.split())  # as they were before they were wrapped
+    assert "modeling_strange.py (not fetched, never run)" in words
+    assert "with --trust-remote-code they run on this machine with your rights" in words
     folder = Path(json.loads((tmp_path / "unasked.json").read_text())["path"])
     assert "modeling_strange.py (fetched)" in asked.out and (folder / "modeling_strange.py").is_file()
     with pytest.raises(UserError, match=r"brings Python code of its own.*trust_remote_code"):

@@ -6,6 +6,8 @@ What is fetched how is `model_source.py`'s matter; this is for people who want t
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -42,7 +44,7 @@ def list_repository(name: str, kind: Kind) -> Listing:
     from huggingface_hub.utils import httpx
 
     try:
-        info = HfApi().repo_info(name, repo_type=kind, files_metadata=True)
+        info: Any = HfApi().repo_info(name, repo_type=kind, files_metadata=True)
     except HFValidationError as error:
         raise missing_path(name, kind) from error
     except OfflineModeIsEnabled as error:
@@ -96,17 +98,25 @@ def readable_size(size_bytes: float) -> str:
     return f"{size_bytes:.0f} {UNITS[unit]}" if size_bytes >= 10 or unit == 0 else f"{size_bytes:.1f} {UNITS[unit]}"
 
 
-def one_bar() -> Any:
-    """A progress bar for all files of a repository together: huggingface_hub draws three of them."""
+@contextmanager
+def one_bar(is_wanted: bool) -> Iterator[Any]:
+    """A class of progress bars for `download`, gone after the block: one bar for all bytes, where
+    huggingface_hub draws three. None where no bar is wanted."""
+    if not is_wanted:
+        yield None
+        return
     from huggingface_hub.utils import tqdm
 
-    class OneBar(tqdm):  # type: ignore[misc]
+    drawn: list[Any] = []
+
+    class OneBar(tqdm):
         """The bar of the bytes; of the files and of the transfer's other half nothing is drawn."""
 
         def __init__(self, *args: Any, **keywords: Any) -> None:
             is_bytes = keywords.get("unit") == "B" and not str(keywords.get("name", "")).endswith(".transfer")
             if is_bytes:
                 keywords |= {"desc": "  fetched", "bar_format": None, "leave": False}
+                drawn.append(self)
             else:
                 keywords["disable"] = True
             super().__init__(*args, **keywords)
@@ -119,7 +129,11 @@ def one_bar() -> Any:
         def set_postfix_str(self, *_: Any, **__: Any) -> None:
             """The rate stands there already."""
 
-    return OneBar
+    try:
+        yield OneBar
+    finally:
+        for bar in drawn:
+            bar.close()
 
 
 def short(folder: Path) -> str:

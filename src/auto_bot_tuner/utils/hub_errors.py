@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from auto_bot_tuner.assets import BUNDLED_DATASETS, BUNDLED_MODELS
 from auto_bot_tuner.utils.errors import UserError, one_line
@@ -125,7 +125,7 @@ def search(name: str, kind: Kind) -> list[str]:
 
     owner, _, own = name.rpartition("/")
     api = HfApi()
-    find = api.list_models if kind == "model" else api.list_datasets
+    find: Any = api.list_models if kind == "model" else api.list_datasets
     questions = [{"search": own}, {"search": own[: max(3, len(own) // 2)]}, *([{"author": owner}] if owner else [])]
     found: list[str] = []
     try:

@@ -56,7 +56,7 @@ def cores() -> tuple[float, int]:
 def memory() -> tuple[int, int]:
     """(bytes of main memory that this process may have, bytes still free of them)."""
     try:
-        import psutil
+        import psutil  # type: ignore[import-untyped]  # accelerate brings it
 
         state = psutil.virtual_memory()
         total, free = int(state.total), int(state.available)
