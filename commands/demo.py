@@ -184,7 +184,7 @@ def close(arguments: Arguments, results: list[Result], rows: list[dict[str, Any]
     """The page, and where it is. What is on the terminal by now is not lost when it cannot be written."""
     words = {stage.name: {"does": stage.does, "look": stage.look, "read": stage.read} for stage in STAGES}
     if arguments.quick:
-        say("\nThe quick demo shows the steps. PPO and GRPO need more of them to get anywhere: leave --quick out.")
+        say("\nThe quick demo shows the way. PPO and GRPO need more steps: leave --quick out.")
     page = write_demo_report(Path(arguments.output_dir), results, words, rows, arguments.quick)
     talk = f"python main.py chat {shlex.quote(str(Path(arguments.output_dir) / 'dpo' / 'final'))}"
     say(f"\nThe report of it all: {page} (open it in a browser)\nTalk to what came out: {talk}")

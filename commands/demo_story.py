@@ -57,11 +57,11 @@ def named(right: str, interval: str) -> dict[str, str]:
 
 def win(how: str, won: WinRate) -> dict[str, str]:
     low, high = won.interval
-    unsure = " (chance not excluded)" if low <= 0.5 <= high else ""
     return {
         "how": how,
-        "rate": f"{won.rate:.1%}{unsure}",
+        "rate": f"{won.rate:.1%}",
         "interval": f"{low:.0%}–{high:.0%}",
+        "note": "not told apart from chance" if low <= 0.5 <= high else "",
         "counts": f"{won.wins}, {won.ties}, {won.losses}",
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from pydantic.dataclasses import dataclass
@@ -22,7 +23,7 @@ class Arguments:
     # Folders of runs: each an output_dir, or the final/ in one. The folder of a demo gives the demo's page.
     runs: tyro.conf.Positional[tuple[str, ...]] = ()
     # File of the comparison. Empty: report.html in the folder that the runs share; one run has its page in its own.
-    output: str = ""
+    output: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
     # Show the page in the browser of this machine.
     open: bool = False
 

@@ -231,12 +231,17 @@ def test_losses_of_different_methods_have_no_best(tmp_path):
 
 def test_a_run_is_named_by_its_folder_or_by_what_it_made(tmp_path, capsys):
     folder = write_run(tmp_path / "run")
-    (folder / "final").mkdir()
-    (folder / "final" / "config.json").write_text("{}")
-    for name in (folder, folder / "final"):
+    for name in ("final", "checkpoint-20"):
+        (folder / name).mkdir()
+    for name in (folder, folder / "final", folder / "checkpoint-20"):
         assert find_run(name) == folder
         command.run(command.Arguments(runs=(str(name),)))
         assert str(folder / "report.html") in capsys.readouterr().out
+
+
+def test_the_folder_that_one_stands_in_is_called_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_run(tmp_path / "run"))
+    assert f"{tmp_path}/run-again" in Page(write_run_report(Path())).text
 
 
 def test_several_runs_have_their_page_in_the_folder_that_they_share(tmp_path, capsys, monkeypatch):

@@ -16,6 +16,7 @@ SHARES = {
     "ended",
     "win_rate",
     "puzzles",
+    "puzzles_sampled",
 }
 MINUS = "−"
 

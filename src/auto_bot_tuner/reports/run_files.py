@@ -41,8 +41,8 @@ class RunFiles:
 
     @property
     def name(self) -> str:
-        """As a person typed it, without the folder's absolute beginning where there is none."""
-        return str(self.folder)
+        """As a person typed it; the folder that one stands in has no name of its own."""
+        return str(self.folder if self.folder.name else self.folder.resolve())
 
     @cached_property
     def logs(self) -> list[Row]:
@@ -87,10 +87,10 @@ def find_run(name: str | Path) -> Path:
     given = Path(name)
     if not given.is_dir():
         raise UsageError(f"there is no folder {given}: name the output_dir of a run")
-    candidates = [given, given.parent] if (given / "config.json").exists() else [given]
-    for folder in candidates:
-        if any((folder / file).is_file() for file in ("metrics.jsonl", "config.yaml", "run.json")):
-            return folder
+    if any((given / file).is_file() for file in ("metrics.jsonl", "config.yaml", "run.json")):
+        return given
+    if (given.parent / "metrics.jsonl").is_file():  # final/ or checkpoint-N
+        return given.parent
     inside = sorted(str(path.parent) for path in given.glob("*/metrics.jsonl"))
     hint = f"; there are runs in it: {', '.join(inside[:4])}" if inside else ""
     raise UsageError(f"{given} is not the folder of a run (no metrics.jsonl): name the output_dir of a run{hint}")

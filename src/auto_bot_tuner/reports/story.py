@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from auto_bot_tuner.reports.numbers import MINUS, duration, shown
+from auto_bot_tuner.reports.headline import Figure
+from auto_bot_tuner.reports.numbers import MINUS, SHARES, duration, shown
 from auto_bot_tuner.reports.pages import write_page
 from auto_bot_tuner.reports.run_files import Row, is_number, read_object
 from auto_bot_tuner.utils.errors import UserError
@@ -28,6 +29,7 @@ CHARTS = {
         "What the reward model thinks of the answers. It should rise with gold, not instead.",
     ),
 }
+EDGES = (0.25, 0.5, 0.7, 0.85, 0.95, 1.0)  # of the six shades of a task's share
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 340, 176, 4, 22, 24
 
 
@@ -76,6 +78,7 @@ def write_story(folder: Path) -> Path:
         answering=answering,
         links={stage["name"]: link for stage in stages if (link := link_of(folder, stage))},
         took=duration(sum(stage["seconds"] for stage in stages if is_number(stage.get("seconds")))),
+        cards=cards_of({stage["name"]: stage for stage in stages}),
         charts=[bars for name, words in CHARTS.items() if (bars := bars_of(name, *words, answering))],
         figures=stage_rows(stages),
         pairs=[pair for stage in stages for pair in stage.get("pair_table", [])],
@@ -84,6 +87,23 @@ def write_story(folder: Path) -> Path:
         wins=[(stage["name"], win) for stage in stages for win in stage.get("win_table", [])],
         samples=story.get("samples") or [],
     )
+
+
+def cards_of(stages: Mapping[str, Row]) -> list[Figure]:
+    """The story in four figures; those of stages that are not there are left out."""
+    wanted = (
+        ("exact answers, base → sft", ("base", "sft"), "accuracy"),
+        ("dpo better than sft", ("dpo",), "win_rate"),
+        ("reward, sft → ppo", ("sft", "ppo"), "reward"),
+        ("puzzles at T = 1, sft → grpo", ("sft", "grpo"), "puzzles_sampled"),
+    )
+    cards = []
+    for label, names, name in wanted:
+        values = [stages.get(stage, {}).get(name) for stage in names]
+        if all(is_number(value) for value in values):
+            told = [figure(name, value) for value in values]
+            cards.append(Figure(label, told[0] if len(told) > 1 else "", told[-1], ""))
+    return cards
 
 
 def link_of(folder: Path, stage: Row) -> str:
@@ -107,7 +127,7 @@ def figure(name: str, value: Any) -> str:
         return ""
     if name == "seconds":
         return duration(value) if value >= 0.1 else ""
-    return shown(name, value) if name in ("accuracy", "ended") else f"{value:.2f}".replace("-", MINUS)
+    return shown(name, value) if name in SHARES else f"{value:.2f}".replace("-", MINUS)
 
 
 def task_rows(answering: Sequence[Row]) -> list[tuple[str, list[tuple[str, int]]]]:
@@ -117,7 +137,8 @@ def task_rows(answering: Sequence[Row]) -> list[tuple[str, list[tuple[str, int]]
 
 
 def heat(share: Any) -> tuple[str, int]:
-    return (f"{100 * share:.0f}", round(6 * share)) if is_number(share) else ("", 0)
+    """The upper half is where models differ: 92 and 100 per cent are to be told apart at a glance."""
+    return (f"{100 * share:.0f}", sum(share >= edge for edge in EDGES)) if is_number(share) else ("", 0)
 
 
 def bars_of(name: str, title: str, should: str, stages: Sequence[Mapping[str, Any]]) -> Bars | None:
