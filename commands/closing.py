@@ -57,23 +57,25 @@ def closing_words(summary: dict[str, Any], use: str, shown: Sequence[str]) -> st
             f"Trained {summary['steps']:,} steps, {summary['tokens']:,} tokens in {summary['seconds']:.0f} s "
             f"({summary['tokens_per_second']:,.0f} tokens/s){figures}.",
             f"The model is in {summary['final']}; {use.format(summary['final'])}",
-            *next_steps(Path(summary["final"])),
+            *report_line(Path(summary["final"]).parent),
         ]
     )
 
 
+def report_line(folder: Path) -> list[str]:
+    """Where the report of a run is, if one was written."""
+    report = folder / "report.html"
+    return [f"The report is in {report}; open it in a browser"] if report.is_file() else []
+
+
 def next_steps(final: Path) -> list[str]:
-    """The report, where one was written, and commands that make sense next, each on its line."""
-    lines = []
-    report = final.parent / "report.html"
-    if report.is_file():
-        lines.append(f"The report is in {report}; open it in a browser")
+    """Commands that make sense after the run whose model is in `final`."""
     try:
         config = read_yaml(final.parent / "config.yaml")
         method, base, data = config["method"], config["model"]["name"], config["dataset"].get("name", "")
         training = config["training"]
     except (UserError, KeyError, TypeError, AttributeError):  # a run that no command started
-        return lines
+        return []
     is_world = data in WORLD
     words = {
         "final": shlex.quote(str(final)),
@@ -84,7 +86,7 @@ def next_steps(final: Path) -> list[str]:
         "reward": reward_flags(training),
     }
     told = [(why, command.format(**words).strip()) for why, command in NEXT.get(method, ())]
-    return [*lines, *(["Next:"] if told else []), *(f"  {why}:\n    python main.py {command}" for why, command in told)]
+    return ["Next:", *(line for why, command in told for line in (f"  {why}:", f"    python main.py {command}"))]
 
 
 def reward_flags(training: dict[str, Any]) -> str:

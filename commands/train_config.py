@@ -14,6 +14,7 @@ from auto_bot_tuner.training.config import STRICT, TrainingConfig
 from auto_bot_tuner.utils.errors import UsageError
 from auto_bot_tuner.utils.run_config import TRAINING_CLASSES, load_run_config, training_class
 from commands.layers import RunArguments, flags_before, preset_path, under_flags
+from commands.training import say_what_is_next
 
 RECIPES = {method: f"commands.train_{method}" for method in TRAINING_CLASSES}
 
@@ -50,3 +51,4 @@ def layers(argv: Sequence[str]) -> Arguments | None:
 def run(arguments: Arguments) -> None:
     """Call the recipe of the file's method."""
     importlib.import_module(RECIPES[arguments.method]).train(arguments, arguments.dry_run)
+    say_what_is_next(arguments)

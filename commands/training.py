@@ -14,7 +14,7 @@ from auto_bot_tuner.training.events import Callback, Event
 from auto_bot_tuner.utils.errors import UsageError
 from auto_bot_tuner.utils.run_config import RunConfig, save_run_config
 from commands import CONFIGS
-from commands.closing import closing_words
+from commands.closing import closing_words, next_steps
 from commands.layers import RunArguments, preset_path
 
 if TYPE_CHECKING:
@@ -47,6 +47,14 @@ def run_recipe(train: Callable[[RunConfig, bool], None], arguments: RunArguments
     if path is not None:
         say(f"preset           {path.relative_to(CONFIGS.parent)}")
     train(arguments, arguments.dry_run)
+    say_what_is_next(arguments)
+
+
+def say_what_is_next(arguments: RunArguments) -> None:
+    """After a command (not after a stage of the demo, which goes on by itself): what one could do now."""
+    final = Path(arguments.training.output_dir) / "final"
+    if not arguments.dry_run:
+        say("\n".join(next_steps(final)))
 
 
 def rows_of(config: RunConfig, dry_run: bool) -> tuple[Rows, Rows | None]:

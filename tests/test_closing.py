@@ -11,6 +11,7 @@ import pytest
 import commands
 from auto_bot_tuner.utils.run_config import TRAINING_CLASSES, load_run_config, save_run_config
 from commands.closing import NEXT, closing_words, next_steps
+from commands.training import run_recipe
 
 SUMMARY = {"steps": 4, "tokens": 1000, "seconds": 2.0, "tokens_per_second": 500.0, "eval_loss": 0.5}
 
@@ -30,7 +31,7 @@ def test_every_method_has_next_steps_whose_flags_exist(method, tmp_path):
         "tiny-instructions",
         **({"reward": ["gold"]} if "po" in method and method != "dpo" else {}),
     )
-    lines = [line.strip() for line in "\n".join(next_steps(final)).splitlines()]
+    lines = [line.strip() for line in next_steps(final)]
     written = [line.removeprefix("python main.py ") for line in lines if line.startswith("python main.py ")]
     assert len(written) == len(NEXT[method]) >= 1
     for command in written:
@@ -56,3 +57,11 @@ def test_the_report_is_named_where_there_is_one(tmp_path):
 def test_a_run_that_no_command_started_has_no_next_steps(tmp_path):
     words = closing_words(SUMMARY | {"final": str(tmp_path / "final")}, "talk to it: python main.py chat {}", ())
     assert words.count("python main.py") == 1 and re.search(r"^The model is in .*final; talk to it", words, re.M)
+
+
+def test_a_command_says_what_is_next_and_a_dry_run_does_not(tmp_path, capsys):
+    run_folder(tmp_path, "sft", "tiny-instructions")
+    argv = ["--model", "tiny", "--dataset", "tiny-instructions", "--output-dir", str(tmp_path)]
+    for more, said in (([], True), (["--dry-run"], False)):
+        run_recipe(lambda config, dry_run: None, commands.parse("train-sft", [*argv, *more]))
+        assert ("Next:\n  compare it" in capsys.readouterr().out) == said

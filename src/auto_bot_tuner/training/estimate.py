@@ -77,6 +77,8 @@ def pass_bytes(
 
     One row is measured first. The largest micro-batch itself only where it will fit by that.
     """
+    if memory.total > available:  # not even the weights with their gradients fit: nothing can be tried
+        return {}
     if written is not None and isinstance(trainer, OnPolicyTrainer):
         batches = rollouts.batches_of(trainer, written.rollout)
         batch = max(batches, key=lambda one: read_tokens(trainer, one))
