@@ -227,7 +227,7 @@ def show_dataset(name: str, facts: DatasetFacts, there: Cached | None) -> None:
         needs = f" {found[0].needs}" if found[0].needs else ""
         print(f"{NEXT}python main.py {found[0].verb} --model gpt2 --dataset {name}{subset}{needs}")
     else:
-        labelled("next", f"rename its columns in a copy (docs/data.md), or look: inspect --dataset {name} --model gpt2")
+        labelled("next", f"rename its columns in a copy (docs/sft.md), or look: inspect --dataset {name} --model gpt2")
 
 
 def names(all_of_them: list[str], shown: int = 3) -> str:

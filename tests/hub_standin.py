@@ -265,6 +265,9 @@ def make_hub(folder: Path) -> Hub:
     hub.add(Repository("models", "strange/own-code", make_own_code(folder / "code", folder / "gpt2")))
     hub.add(Repository("datasets", "yahma/alpaca-cleaned", make_alpaca(folder / "alpaca")))
     hub.add(Repository("datasets", "Anthropic/hh-rlhf", make_hh(folder / "hh")))
+    hub.add(Repository("datasets", "strict/gated-rows", folder / "alpaca", is_gated=True))
+    hub.add(Repository("datasets", "school/maths", make_maths(folder / "maths")))
+    hub.add(Repository("datasets", "old/pickled-rows", small(folder / "pickled-rows", "README.md", "train.pkl")))
     return hub
 
 
@@ -328,6 +331,17 @@ def make_alpaca(folder: Path, rows: int = 96) -> Path:
     ]
     (folder / "alpaca_data_cleaned.json").write_text(json.dumps(table, indent=1))
     (folder / "README.md").write_text("---\nlicense: cc-by-4.0\nlanguage: [en]\n---\n# Alpaca, cleaned\n")
+    return folder
+
+
+def make_maths(folder: Path) -> Path:
+    """openai/gsm8k in small: two subsets, so one has to be chosen."""
+    parts = "".join(f"- config_name: {name}\n  data_files: {name}/*.jsonl\n" for name in ("main", "socratic"))
+    for name in ("main", "socratic"):
+        rows = [{"question": f"What is {i} plus 1 ({name})?", "answer": f"#### {i + 1}"} for i in range(8)]
+        (folder / name).mkdir(parents=True)
+        (folder / name / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "README.md").write_text(f"---\nconfigs:\n{parts}---\n# Maths\n")
     return folder
 
 

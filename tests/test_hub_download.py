@@ -86,6 +86,27 @@ def test_a_data_set_is_described_by_its_rows(hub: Hub, home: Path, tmp_path: Pat
     assert max(len(line) for line in listed.out.splitlines() if "│" in line) <= 80
 
 
+def test_subsets_are_chosen_by_name(hub: Hub, home: Path, tmp_path: Path) -> None:
+    several, main, unknown, again, gated, pickled = run_commands(
+        "download dataset school/maths",
+        "download dataset school/maths --subset main",
+        "download dataset school/maths --subset algebra",
+        "download dataset school/maths --subset main --json main.json",
+        "download dataset strict/gated-rows",
+        "download dataset old/pickled-rows",
+        endpoint=hub.url,
+        home=home,
+        cwd=tmp_path,
+    )
+    several.failed_with("has several subsets (main, socratic); choose one with --subset")
+    unknown.failed_with("has no subset 'algebra', only main, socratic; choose one with --subset")
+    assert "train-grpo --model gpt2 --dataset school/maths --subset main --reward numeric" in main.out
+    assert "already here" in again.out
+    assert json.loads((tmp_path / "main.json").read_text())["subsets"][0]["splits"] == {"train": 8}
+    gated.failed_with("'strict/gated-rows' is gated", f"{hub.url}/datasets/strict/gated-rows", "hf auth login")
+    pickled.failed_with("'old/pickled-rows' cannot be loaded", "data files")
+
+
 def test_what_is_here_is_said_without_a_network(hub: Hub, home: Path, tmp_path: Path) -> None:
     names = ("model gpt2", "dataset yahma/alpaca-cleaned")
     run_commands(*(f"download {name}" for name in names), endpoint=hub.url, home=home, cwd=tmp_path)

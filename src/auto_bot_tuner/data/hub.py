@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from auto_bot_tuner.utils.errors import UserError, one_line
 from auto_bot_tuner.utils.hub_errors import gated, not_found, unreachable
+from auto_bot_tuner.utils.terminal import neutral
+
+SHOWN = 8  # subsets in a message
 
 
 def load_from_hub(name: str, subset: str = "", shows_progress: bool = False) -> dict[str, Any]:
@@ -34,7 +38,7 @@ def load_from_hub(name: str, subset: str = "", shows_progress: bool = False) -> 
     except HfHubHTTPError as error:
         raise UserError(f"the hub refused data set {name!r} ({one_line(error)}): try again later") from error
     except ValueError as error:  # which subsets there are, and which is missing, stands in the message
-        raise UserError(f"data set {name!r}: {one_line(error)}; choose one with --subset") from error
+        raise UserError(f"data set {name!r} {_subsets(error, subset)}; choose one with --subset") from error
     except (DatasetsError, RuntimeError, OSError) as error:
         cause = error.__cause__ or error
         if _is_full(error) or _is_full(cause):
@@ -59,6 +63,17 @@ def _is_reachable() -> bool:
     except httpx.TransportError:
         return False
     return True
+
+
+def _subsets(error: ValueError, subset: str) -> str:
+    """Which subsets there are, from the list in the library's message."""
+    listed = re.search(r"\[('[^\]]*')\]", str(error))
+    if listed is None:
+        return f"cannot be loaded: {one_line(error)}"
+    names = re.findall(r"'([^']*)'", listed[1])
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    known = neutral(", ".join(names[:SHOWN])) + more
+    return f"has no subset {subset!r}, only {known}" if subset else f"has several subsets ({known})"
 
 
 def _is_full(error: BaseException) -> bool:

@@ -44,7 +44,7 @@ def list_repository(name: str, kind: Kind) -> Listing:
     from huggingface_hub.utils import httpx
 
     try:
-        info: Any = HfApi().repo_info(name, repo_type=kind, files_metadata=True)
+        info: Any = HfApi().repo_info(name, repo_type=kind, files_metadata=True, timeout=10)
     except HFValidationError as error:
         raise missing_path(name, kind) from error
     except OfflineModeIsEnabled as error:
