@@ -144,12 +144,12 @@ def test_a_report_that_fails_fails_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = SimpleNamespace(write_run_report=lambda folder: 1 / 0)
+    monkeypatch.setattr("auto_bot_tuner.training.final.draw_curves", lambda *_: 1 / 0)
     monkeypatch.setitem(sys.modules, "auto_bot_tuner.reports", broken)
     summary = small_trainer(tmp_path, max_steps=1, report_to=("html",)).train()
-    assert Path(summary["final"]).is_dir()
-    assert (
-        f"no report.html (division by zero): write it with python main.py report {tmp_path}" in capsys.readouterr().out
-    )
+    assert Path(summary["final"]).is_dir() and "curves.png" not in card_of(tmp_path)
+    said = f"no report.html (division by zero): write it with python main.py report {tmp_path}"
+    assert said in capsys.readouterr().out
 
 
 # ---- the model card ----

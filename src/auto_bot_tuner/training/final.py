@@ -29,8 +29,16 @@ def save_final(trainer: Trainer, folder: Path, metrics: dict[str, float], model:
 
     def write_card(aside: Path) -> None:
         if "html" in trainer.config.report_to:
-            logged = read_metrics(Path(trainer.config.output_dir))
-            facts.has_curves = draw_curves(logged, method_of(trainer.config), aside / "curves.png")
+            facts.has_curves = has_drawn_curves(trainer, aside / "curves.png")
         (aside / "README.md").write_text(model_card(trainer, metrics, facts), encoding="utf-8")
 
     save_for_users(model, trainer.tokenizer, folder, write_card)
+
+
+def has_drawn_curves(trainer: Trainer, file: Path) -> bool:
+    """Draw the run's curves; without them where that fails: weights are not lost for a picture."""
+    try:
+        return draw_curves(read_metrics(Path(trainer.config.output_dir)), method_of(trainer.config), file)
+    except Exception:
+        file.unlink(missing_ok=True)
+        return False
