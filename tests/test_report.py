@@ -15,10 +15,12 @@ import pytest
 import yaml
 
 from auto_bot_tuner.reports import write_comparison, write_run_report
+from auto_bot_tuner.reports.curves import BY_METHOD, FIRST, METHODS, SHOULD
 from auto_bot_tuner.reports.drawing import Line, plot, smoothed, thinned
 from auto_bot_tuner.reports.pages import TEMPLATES
 from auto_bot_tuner.reports.run_files import find_run
 from auto_bot_tuner.utils.errors import UsageError, UserError
+from auto_bot_tuner.utils.run_config import TRAINING_CLASSES
 from commands import report as command
 
 HOSTILE = (
@@ -198,6 +200,15 @@ def test_a_record_of_another_shape_costs_only_itself(tmp_path, nonsense):
     assert "2.5 → 0.1375" in Page(write_run_report(folder)).text
 
 
+def test_the_line_of_a_run_without_a_record_is_read_from_its_configs(tmp_path):
+    (write_run(tmp_path / "sft") / "final").mkdir()
+    folder = write_run(tmp_path / "dpo", method="dpo")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["model"]["name"] = f"{tmp_path}/sft/final"
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert f"base tiny sft {tmp_path}/sft dpo {tmp_path}/dpo" in Page(write_run_report(folder)).text
+
+
 def test_series_of_one_text_are_chosen_between_without_a_script(tmp_path):
     folder = write_run(tmp_path / "run", method="ppo")
     series = {"reward": [0.0, 2.0], "value": [-1.0, 1.5], "advantage": [0.25, -0.75]}
@@ -315,6 +326,12 @@ def test_writing_a_report_imports_nothing_heavy(tmp_path):
         "heavy = {'torch', 'transformers', 'datasets', 'matplotlib'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_curve_to_look_at_first_says_what_it_should_do():
+    said = {*SHOULD, *(name for _, name in BY_METHOD)}
+    assert {name for names in FIRST.values() for name in names} <= said
+    assert FIRST.keys() == METHODS.keys() == TRAINING_CLASSES.keys()
 
 
 def test_no_template_takes_text_for_markup():

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from auto_bot_tuner.reports.numbers import duration, plain, shown
 from auto_bot_tuner.reports.run_files import EVAL, Row, RunFiles, is_number
+from auto_bot_tuner.training.lineage import lineage_of
 
 FIGURES = {
     "sft": (("loss", "down"), ("accuracy", "up"), ("perplexity", "down")),
@@ -93,14 +94,14 @@ def dataset_name(run: RunFiles) -> str:
     return str(section.get("name") or run.recorded("data").get("name") or "")
 
 
-def lineage_of(run: RunFiles) -> list[tuple[str, str]]:
+def line_of(run: RunFiles) -> list[tuple[str, str]]:
     """(method, name) from the base model to this run, oldest first."""
     chain = run.record.get("lineage")
-    if isinstance(chain, list) and chain:
-        links = [link for link in chain if isinstance(link, dict)]
+    links = [link for link in chain if isinstance(link, dict)] if isinstance(chain, list) else []
+    if links:
         return [(str(link.get("method", "")), str(link.get("name", ""))) for link in links]
-    start = str(run.section("model").get("name") or run.recorded("model").get("name") or "")
-    return [*([("start", start)] if start else []), (run.method, run.name)]
+    line = [(ancestor.method, ancestor.name) for ancestor in lineage_of(str(run.folder))]
+    return line if len(line) > 1 else []  # a run without a config.yaml: nothing is known
 
 
 def findings_of(run: RunFiles) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from auto_bot_tuner.reports.curves import METHODS, curves_of
-from auto_bot_tuner.reports.headline import facts_of, figures_of, findings_of, lineage_of
+from auto_bot_tuner.reports.headline import facts_of, figures_of, findings_of, line_of
 from auto_bot_tuner.reports.heatmap import panels_of
 from auto_bot_tuner.reports.numbers import shown
 from auto_bot_tuner.reports.pages import write_page
@@ -35,12 +35,13 @@ def write_run_report(folder: Path) -> Path:
         method=METHODS.get(run.method, "Training run"),
         title=f"{run.method or 'run'} · {run.name}",
         status=str(run.record.get("status") or ""),
-        lineage=lineage_of(run),
+        lineage=line_of(run),
         facts=facts_of(run),
         figures=figures_of(run),
         notes=notes_of(run),
         findings=findings_of(run),
         curves=first,
+        is_smoothed=any(line.pale for curve in (*first, *other) for line in curve.plot.drawn),
         other_curves=other,
         evaluations=evaluation_table(run),
         stories=stories_of(run),
