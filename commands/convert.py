@@ -74,10 +74,10 @@ def merge(arguments: MergeArguments) -> list[str]:
 
     output = Path(arguments.output)
     lines = merge_adapter(arguments.lora_checkpoint, output, arguments.overwrite, arguments.trust_remote_code)
-    return [*lines, *next_steps(output)]
+    return [*lines, *next_steps(output, arguments.trust_remote_code)]
 
 
-def next_steps(output: Path) -> list[str]:
+def next_steps(output: Path, trust_remote_code: bool) -> list[str]:
     """A reward model scores; a language model is talked to, or leaves for other tools."""
     from auto_bot_tuner.export.words import commands
     from auto_bot_tuner.rlhf.reward_model import is_reward_model
@@ -85,7 +85,8 @@ def next_steps(output: Path) -> list[str]:
     from auto_bot_tuner.utils.model_source import find_model
 
     name = shlex.quote(str(output))
-    if is_reward_model(find_model(str(output)), ModelConfig(name=str(output), use_lora=False)):
+    config = ModelConfig(name=str(output), use_lora=False, trust_remote_code=trust_remote_code)
+    if is_reward_model(find_model(config.name, trust_remote_code), config):
         return commands(f"python main.py evaluate reward --model {name} --dataset PAIRS")
     return commands(
         f"python main.py chat {name}",
@@ -111,7 +112,8 @@ def to_safetensors(arguments: ExportArguments, output: Path) -> list[str]:
     from auto_bot_tuner.export.source import load
 
     loaded = load(arguments.checkpoint, arguments.trust_remote_code, arguments.chat_template)
-    return [*export_safetensors(loaded, output, arguments.dtype, arguments.trust_remote_code), *next_steps(output)]
+    lines = export_safetensors(loaded, output, arguments.dtype, arguments.trust_remote_code)
+    return [*lines, *next_steps(output, arguments.trust_remote_code)]
 
 
 def to_gguf(arguments: ExportArguments, output: Path) -> list[str]:

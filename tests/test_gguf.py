@@ -13,6 +13,7 @@ from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 from auto_bot_tuner.export.gguf_file import check_can_carry, export_gguf
 from auto_bot_tuner.export.gguf_model import check_config, context_length, hyperparameters
 from auto_bot_tuner.export.gguf_tokenizer import ScoreJoiner, cut_of, tokenizer_metadata
+from auto_bot_tuner.export.safetensors_folder import export_safetensors
 from auto_bot_tuner.export.source import Loaded, load
 from auto_bot_tuner.utils.errors import UserError
 from auto_bot_tuner.utils.model_source import ModelSource
@@ -283,8 +284,21 @@ def test_what_gguf_cannot_carry_is_said_in_one_line(tmp_path, monkeypatch):
         check_can_carry(str(base))
 
 
+@pytest.mark.parametrize("format", ["gguf", "safetensors"])
+def test_a_weight_beyond_float16_is_said(format, tmp_path):
+    loaded = make("llama")
+    with torch.no_grad():
+        loaded.model.model.embed_tokens.weight[7] *= 1e7
+    with pytest.raises(UserError, match=r"float16 cannot hold this model .* use --dtype bfloat16"):
+        if format == "gguf":
+            export_gguf(loaded, tmp_path / "out", "model", "float16")
+        else:
+            export_safetensors(loaded, tmp_path / "out", "float16")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_that_reads_back_as_another_model_is_not_left_there(tmp_path, monkeypatch):
     monkeypatch.setattr("auto_bot_tuner.export.gguf_model.layout", lambda weight, name, model: weight)
-    with pytest.raises(UserError, match=r"reads back as another model .* so it was deleted"):
+    with pytest.raises(UserError, match=r"reads back as another model, so it was deleted"):
         export_gguf(make("llama"), tmp_path / "out", "model", "float32")
     assert not (tmp_path / "out").exists() and not list(tmp_path.iterdir())

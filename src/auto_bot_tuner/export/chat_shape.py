@@ -106,7 +106,7 @@ def check(shape: ChatShape, prompt: Any) -> None:
         if shape.render(conversation) != prompt(conversation):
             raise UserError(
                 "this model's chat template does more than to write texts around the messages, and its like in Go "
-                "would be a guess, so no Modelfile was made: export --format gguf (the file carries the template itself, "
+                "would be a guess, so no Modelfile was made: export --format gguf (the file carries the template, "
                 "for llama.cpp --jinja), or train with --chat-template builtin"
             )
     spaced = [message("user", " a\n")]

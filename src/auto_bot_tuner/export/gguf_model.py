@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -116,7 +117,7 @@ def tensors(model: Any, architecture: str, dtype: str) -> Iterator[tuple[str, An
             raise UserError(f"GGUF has no name for {name}: export --format safetensors instead")
         array = layout(parameter.detach(), name, model).contiguous().numpy()
         kind = stored_type(array.shape, stored, dtype)
-        yield stored, gguf.quants.quantize(array, kind), kind
+        yield stored, packed(array, kind), kind
     if rope_parameters(model.config).get("rope_type") == "llama3":
         yield "rope_freqs.weight", rope_factors(model), gguf.GGMLQuantizationType.F32
 
@@ -156,6 +157,14 @@ def stored_type(shape: tuple[int, ...], name: str, dtype: str) -> Any:
     return Type.F16 if dtype == "float16" else Type.BF16
 
 
+def packed(array: np.ndarray, kind: Any) -> Any:
+    """The numbers as they are stored; those beyond the type's range become infinite, and the check finds them."""
+    import gguf
+
+    with np.errstate(over="ignore"):
+        return gguf.quants.quantize(array, kind)
+
+
 @torch.no_grad()
 def round_like_file(model: nn.Module, dtype: str) -> None:
     """Give the model the weights that the file holds, in place: each rounded as it is stored."""
@@ -166,7 +175,7 @@ def round_like_file(model: nn.Module, dtype: str) -> None:
         weight = parameter.T if is_transposed(model, name) else parameter
         array = weight.detach().contiguous().numpy()
         kind = stored_type(array.shape, "position_embd." if is_position else "", dtype)
-        rounded = torch.from_numpy(gguf.quants.dequantize(gguf.quants.quantize(array, kind), kind).reshape(array.shape))
+        rounded = torch.from_numpy(gguf.quants.dequantize(packed(array, kind), kind).reshape(array.shape))
         parameter.copy_(rounded.T if weight is not parameter else rounded)
 
 

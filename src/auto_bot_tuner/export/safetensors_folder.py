@@ -8,7 +8,13 @@ from typing import Any
 import torch
 
 from auto_bot_tuner.data.prompt_format import PromptFormat
-from auto_bot_tuner.export.checking import check_equal, different_texts, largest_difference, logits_of
+from auto_bot_tuner.export.checking import (
+    check_equal,
+    cost_of_rounding,
+    different_texts,
+    fault_of,
+    logits_of,
+)
 from auto_bot_tuner.export.folder import exported_to, write_card
 from auto_bot_tuner.export.source import Loaded
 from auto_bot_tuner.export.words import fact
@@ -29,17 +35,16 @@ def export_safetensors(loaded: Loaded, output: Path, dtype: str, trust_remote_co
     exact = logits_of(model)
     with exported_to(output) as aside:
         save_weights(model.to(getattr(torch, dtype)), tokenizer, aside)
-        rounded = logits_of(model.float())
+        cost = cost_of_rounding(dtype, model.float(), exact)
         read_back, its_tokenizer = read(aside, loaded.is_reward, trust_remote_code)
-        logits = logits_of(read_back)
-        fault, cost = largest_difference(logits, rounded), largest_difference(rounded, exact)
-        check_equal(str(output), fault, rounded)
+        fault = fault_of(read_back, model)
+        check_equal(str(output), fault)
         check_tokenizer(output, tokenizer, its_tokenizer)
         facts = [
             *merged_words(loaded),
             fact(
                 "read back",
-                f"largest logit difference {fault:.1e} (plain transformers); same tokens, same chat template",
+                f"every weight equal, largest logit difference {fault:.1e}, same prompts (plain transformers)",
             ),
             *rounding_words(dtype, cost),
         ]

@@ -23,7 +23,8 @@ class Loaded:
     merge_difference: float | None = None
 
     @property
-    def tokenizer_rows(self) -> int:
+    def vocabulary_rows(self) -> int:
+        """Rows of the embedding: every token has one, and some have no token."""
         return int(self.model.get_input_embeddings().weight.shape[0])
 
 
