@@ -133,6 +133,34 @@ def test_the_score_is_that_of_plain_log_likelihoods(
     assert ("in the model's chat format" in out) == in_chat_format
 
 
+def test_prompt_and_answer_are_tokenised_as_in_training(desk: Path) -> None:
+    """In chat format the line break that opens the answer belongs to the prompt, and does not melt into the answer.
+
+    The end of an answer is the template's, which here is not the tokenizer's end of text.
+    """
+    from auto_bot_tuner.evaluation.benchmark_model import CheckpointLM
+
+    model, tokenizer, _ = load_model_and_tokenizer("base", "cpu", frozen=True)
+    asked, told = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "\nBecause."}
+    prompt_format = PromptFormat.from_tokenizer(tokenizer)
+    prompt = prompt_format.encode_prompt([asked])
+    whole = prompt_format.encode([asked, told]).input_ids
+    lm = CheckpointLM(model, tokenizer, batch_size=1, in_chat_format=True)
+    text = lm.apply_chat_template([asked])
+    assert lm._encode_pair(text, told["content"]) == (prompt, whole[len(prompt) : -1])
+    assert lm.tok_encode(text) == prompt and lm.max_gen_toks == 64  # half of the context
+    assert lm.eot_token_id == tokenizer.eos_token_id
+    raw = CheckpointLM(model, tokenizer, batch_size=1, in_chat_format=False)
+    assert raw._encode_pair("Why? ", "So") == (tokenizer("Why?")["input_ids"], tokenizer(" So")["input_ids"])
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    tokenizer.add_tokens(["<|end|>"])
+    lm = CheckpointLM(model, tokenizer, batch_size=1, in_chat_format=True)
+    assert lm.eot_token_id == tokenizer.convert_tokens_to_ids("<|end|>") != tokenizer.eos_token_id
+
+
 def test_an_adapter_has_another_score_than_its_base(desk: Path) -> None:
     picks = {}
     for name in ("base", "adapter"):
@@ -211,7 +239,7 @@ def test_what_benchmark_refuses(
     write_task("gone", QUESTIONS, **settings)
     Path("gone.jsonl").unlink()
     write_task("hub", QUESTIONS, dataset_path="nobody/has_this", **settings)
-    write_task("unsafe", QUESTIONS, unsafe_code=True, **settings)
+    write_task("unsafe", QUESTIONS, unsafe_code=True, dataset_path="nobody/has_this", **settings)  # told before data
     write_task("crooked", QUESTIONS, **{**settings, "test_split": "exam"})
     limits = {"generation_kwargs": {"max_gen_toks": 999}, "metric_list": [{"metric": "exact_match"}]}
     write_task("long", QUESTIONS, output_type="generate_until", **limits)
