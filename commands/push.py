@@ -149,7 +149,11 @@ def is_agreed(repo: str) -> bool:
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError(f"everybody will be able to read {repo}: confirm it with --yes, or add --private")
-    answer = input(f"Everybody will be able to read {constants.ENDPOINT}/{repo}. Send it? [y/N] ")
+    try:
+        answer = input(f"Everybody will be able to read {constants.ENDPOINT}/{repo}. Send it? [y/N] ")
+    except EOFError:  # Ctrl-D
+        print()
+        return False
     return answer.strip().lower() in ("y", "yes")
 
 

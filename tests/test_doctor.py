@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ import main
 from auto_bot_tuner.utils import checkup, machine
 from auto_bot_tuner.utils.checkup import WAYS, largest, libraries
 from commands import doctor_checks as look
+from commands.doctor import what_fits
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -128,6 +130,34 @@ def test_limits_of_a_container_count(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_precision_that_a_device_lacks_is_none() -> None:
     assert machine.try_precision(torch, "cpu", "fp32") is not None
     assert machine.try_precision(torch, "no-such-device", "bf16") is None
+
+
+def test_a_gpu_is_what_a_run_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for a PyTorch with two GPUs: what is asked of it is what the real one answers."""
+    cuda = SimpleNamespace(
+        is_available=lambda: True,
+        device_count=lambda: 2,
+        mem_get_info=lambda index: (70 * machine.GIB, 80 * machine.GIB),
+        get_device_name=lambda index: f"Card {index}",
+    )
+    stand_in = SimpleNamespace(cuda=cuda, version=SimpleNamespace(hip="6.4", cuda=None))
+    first, second, last = machine.devices(stand_in)
+    assert (first.kind, first.name, first.total, second.name, last.kind) == (
+        "cuda",
+        "Card 0",
+        80 * machine.GIB,
+        "Card 1",
+        "cpu",
+    )
+    assert machine.build(stand_in) == "ROCm 6.4"
+    monkeypatch.setattr(checkup, "installed", lambda name: "")
+    fits = {fit["way"]: fit for fit in what_fits(first)}
+    assert (
+        fits["full"]["largest_weights"] == int(70 * machine.GIB * 0.8 / 16)
+        and fits["full"]["such_as"] == "Llama-3.2-3B"
+    )
+    assert fits["QLoRA"]["missing"] == "bitsandbytes" and fits["QLoRA"]["such_as"] == "Llama-3.1-70B"
+    assert what_fits(last)[-1] == {**fits["QLoRA"], "largest_weights": 0, "such_as": "", "missing": "a GPU"}
 
 
 def test_the_rule_of_thumb_is_the_arithmetic_of_adamw() -> None:

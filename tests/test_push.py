@@ -44,7 +44,8 @@ def desk(tmp_path: Path, trained: Path) -> Path:
     """A working directory with a run: run/final is its model, with a card that names a path of this machine."""
     shutil.copytree(trained, tmp_path / "run/final")
     (tmp_path / "run/final/README.md").write_text(
-        f"---\nbase_model: tiny\ntags: [sft]\n---\n# Mine\nData: {tmp_path}/rows.jsonl, /home/me/secret/rows.csv\n"
+        "---\nbase_model: tiny\nbase_model_relation: finetune\ntags: [sft]\n---\n"
+        f"# Mine\nData: {tmp_path}/rows.jsonl, /home/me/secret/rows.csv\n"
         "See https://example.org/home/page and 1/2 of /usr/bin.\n"
     )
     return tmp_path
@@ -196,11 +197,11 @@ def test_a_second_push_leaves_one_model_there(hub: Hub, home: Path, desk: Path) 
     assert weights == ["adapter_model.safetensors"]
 
 
-@pytest.mark.parametrize(("answer", "is_sent_then"), [("n", False), ("", False), ("y", True)])
+@pytest.mark.parametrize(("answer", "is_sent_then"), [("n\n", False), ("\n", False), ("\x04", False), ("y\n", True)])
 def test_at_a_terminal_a_public_push_is_asked_for(
     hub: Hub, home: Path, desk: Path, answer: str, is_sent_then: bool
 ) -> None:
-    name = f"asked-{answer or 'enter'}"
+    name = f"asked-{ord(answer[0])}"
     controller, terminal = pty.openpty()
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_TOKEN": "hf_write"}
     words = [sys.executable, str(ROOT / "main.py"), "push", "run", name]
@@ -217,7 +218,7 @@ def test_at_a_terminal_a_public_push_is_asked_for(
     try:
         while "[y/N] " not in screen:
             screen += os.read(controller, 1000).decode()
-        os.write(controller, f"{answer}\n".encode())
+        os.write(controller, answer.encode())
         while True:
             screen += os.read(controller, 1000).decode(errors="replace")
     except OSError:  # the terminal's other end is closed: the command is done

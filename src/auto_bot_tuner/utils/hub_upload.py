@@ -122,7 +122,7 @@ def mend_card(parcel: Parcel) -> None:
     named = base.partition(":")[2].strip().strip("'\"")
     if named and (named in BUNDLED_MODELS or is_absolute(named) or named.count("/") > 1):
         # On the hub it would be a link, to a stranger's model or to none.
-        head.remove(base)
+        head = [line for line in head if not line.startswith(("base_model:", "base_model_relation:"))]
         parcel.remarks.append(f"{CARD}: base_model {named} left out of its front matter, it is no model on the hub")
     mended = "\n".join([*head, *body])
     for path in sorted(set(PATH.findall(mended)), key=len, reverse=True):
