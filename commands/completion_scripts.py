@@ -37,17 +37,17 @@ _main_py_takes() {
 }
 
 _main_py() {
-    local cur="${COMP_WORDS[COMP_CWORD]}" before="" path="" flag="" i start=1 word
+    local cur="${COMP_WORDS[COMP_CWORD]}" before="" path="" flag="" i word
     COMPREPLY=()
     # `python main.py VERB`: the command begins behind the file. After another file this is not our business.
     case "${COMP_WORDS[0]##*/}" in
     python*)
         case "${COMP_WORDS[1]##*/}" in
-        main.py) [ "$COMP_CWORD" -ge 2 ] || return 0; start=2 ;;
+        main.py) [ "$COMP_CWORD" -ge 2 ] || return 0 ;;
         *) return 0 ;;
         esac ;;
     esac
-    for ((i = start; i < COMP_CWORD; i++)); do
+    for ((i = 1; i < COMP_CWORD; i++)); do
         word="${COMP_WORDS[i]}"
         case "$word" in
         -*) flag="$word" ;;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,8 @@ from auto_bot_tuner.training.estimate import dry_run, largest_cut
 from auto_bot_tuner.training.estimate_advice import Estimate, Workload, advice_in_words, fits
 from auto_bot_tuner.training.estimate_memory import Memory, SavedTensors, held
 from auto_bot_tuner.training.estimate_time import Duration, evaluations_of
-from tests.training_runs import small_trainer
+from tests.rl_runs import grpo_trainer, ppo_trainer
+from tests.training_runs import logged, small_trainer
 
 MIB = 2**20
 
@@ -95,6 +97,26 @@ def test_weights_random_numbers_and_counters_are_untouched(tmp_path):
     assert all(p.grad is None for p in trainer.model.parameters())
     assert torch.equal(torch.get_rng_state(), random) and trainer.state.as_dict() == state
     assert trainer.module.training and not trainer.optimizer.state and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("method", ["sft", "ppo", "grpo"])
+def test_a_run_after_its_dry_run_is_the_run_without_one(tmp_path, method):
+    def trainer(folder: Path) -> Any:
+        if method == "sft":
+            return small_trainer(folder, noisy=True, max_steps=4)
+        adaptive = {"kl_target": 0.5, "kl_horizon": 16, "scale_rewards": True} if method == "ppo" else {}
+        return (ppo_trainer if method == "ppo" else grpo_trainer)(folder, max_steps=4, **adaptive)
+
+    trainer(tmp_path / "without").train()
+    measured = trainer(tmp_path / "with")
+    dry_run(measured)
+    measured.train()
+    timed = ("writing_tokens_per_second", "scoring_tokens_per_second")
+    without, after = (
+        [{name: value for name, value in line.items() if name not in timed} for line in logged(tmp_path / folder)]
+        for folder in ("without", "with")
+    )
+    assert len(after) >= 4 and after == without
 
 
 # ---- time ----

@@ -78,7 +78,7 @@ def test_a_page_fits_into_80_columns_and_shows_nothing_of_its_making(path, monke
 
 def test_what_most_people_set_comes_first_then_the_method_s_own():
     text = read("train-dpo")
-    places = [text.index(word) for word in ("Most used:", "\n  --model ", "\n  --dataset ", "\n  --learning-rate ")]
+    places = [text.index(word) for word in ("Most used:", "\n  --model ", "\n  --preset ", "\n  --learning-rate ")]
     places += [text.index(word) for word in ("Settings of DPO:", "\n  --beta ", "\n  --lora-r ", "\n  --adam-beta1 ")]
     assert places == sorted(places)
     for method in TRAINING_CLASSES:
