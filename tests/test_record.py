@@ -317,6 +317,10 @@ def test_a_line_from_the_base_to_ppo(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for name in (str(ppo), "runs/ppo", "runs/ppo/checkpoint-5", str(ppo / "adapter"), str(ppo.resolve())):
         assert lineage_of(name) == line
     assert lineage_of(str(sft)) == line[:2]
+    grpo = make_run(Path("runs/grpo"), "grpo", sft)
+    config = Path("runs/grpo/config.yaml")
+    config.write_text(config.read_text() + "  reward: [0.5*runs/reward, exact_match]\n")  # the last section's
+    assert lineage_of(str(grpo)) == [*line[:3], ("runs/grpo", "grpo")]
     monkeypatch.chdir(tmp_path / "runs/sft")
     assert lineage_of("final")[-1] == (str(tmp_path / "runs/sft"), "sft")
 

@@ -91,11 +91,12 @@ def model_card(trainer: Trainer, metrics: dict[str, float], facts: CardFacts) ->
     ways = list(dict.fromkeys(METHODS.get(by, by) for _, by in line if by != BASE))
     title = f"{line[0][0]} after {', '.join(ways[:-1])}{' and ' * (len(ways) > 1)}{ways[-1]}"
     steps = " → ".join(f"`{name}`" + (f" ({METHODS.get(by, by)})" if by != BASE else "") for name, by in line)
+    trained = f"{trainer.state.step:,} step{'s' * (trainer.state.step != 1)}, {trainer.state.tokens:,} tokens"
     parts = [
         front_matter(run, facts.is_adapter_alone),
         f"# {title}\n\n",
-        f"{PURPOSE.get(method, 'A language model.')} Trained with auto_bot_tuner: {trainer.state.step:,} steps, "
-        f"{trainer.state.tokens:,} tokens. Beyond prompts like those of its data nothing was measured.\n\n",
+        f"{PURPOSE.get(method, 'A language model.')} Trained with auto_bot_tuner: {trained}. Beyond prompts like those "
+        "of its data nothing was measured.\n\n",
         f"**Lineage** (oldest first): {steps}\n\n",
         facts.usage or usage_of(trainer, facts.is_adapter_alone),
         data_section(run),
@@ -146,7 +147,7 @@ def data_section(run: dict[str, Any]) -> str:
 
 
 def data_row(use: str, data: dict[str, Any], name: str) -> str:
-    return f"| {use} | {cell(name)} | {data['rows']:,} | `{data['sha256']}` |\n"
+    return f"| {use} | {cell(name) or '–'} | {data['rows']:,} | `{data['sha256']}` |\n"
 
 
 def evaluation_section(trainer: Trainer, metrics: dict[str, float], method: str) -> str:

@@ -63,8 +63,6 @@ def _line(name: str, seen: frozenset[Path]) -> list[Ancestor]:
 def run_folder_of(name: str) -> Path | None:
     """The folder of the run that made this model, or None."""
     path = Path(name).expanduser()
-    if not path.is_dir():
-        return None
     above = {"adapter": [path.parent.parent], "final": [path.parent]}.get(path.name, [])
     above += [path.parent] if path.name.startswith("checkpoint-") else []
     return next((folder for folder in (path, *above) if recorded_line(folder) or config_of(folder)), None)
@@ -92,8 +90,11 @@ def config_of(folder: Path) -> tuple[str, str, tuple[str, ...]] | None:
     """(method, model, reward models) of a run's config.yaml; None where there is none, or that of another tool."""
     try:
         values = read_yaml(folder / CONFIG_FILE)
-        rewards = values.get("training", {}).get("reward_model", ())
-        return str(values["method"]), str(values["model"]["name"]), tuple(map(str, rewards))
+        training = values.get("training", {})
+        # A named reward is [WEIGHT*]NAME, and a folder among them is a reward model's.
+        named = [str(name).rpartition("*")[2].strip() for name in training.get("reward", ())]
+        rewards = [*training.get("reward_model", ()), *(name for name in named if Path(name).expanduser().is_dir())]
+        return str(values.get("method") or "run"), str(values["model"]["name"]), tuple(map(str, rewards))
     except (UsageError, KeyError, TypeError, AttributeError):
         return None
 
