@@ -20,6 +20,7 @@ TELLING = {
     "ppo": ("reward", "kl", "explained_variance", "response_length"),
     "grpo": ("reward", "groups_without_spread", "kl", "response_length"),
 }
+TITLES = {"kl": "KL to the reference, nats", "response_length": "tokens per response"}
 BLUE, ORANGE, GREY = "#2b6cb0", "#c05621", "#718096"
 
 
@@ -57,12 +58,12 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]], method: str, file: Path) -
 
 def draw_curve(axes: Axes, metrics: Sequence[Mapping[str, Any]], name: str) -> None:
     """One figure over the steps, as logged in training and as evaluated."""
-    for key, colour, style, label in ((name, BLUE, "-", "training"), (f"eval_{name}", ORANGE, "o-", "evaluation")):
+    for key, colour, style, label in ((name, BLUE, "-", "training"), (f"eval_{name}", ORANGE, "o:", "evaluation")):
         points = [(line["step"], line[key]) for line in metrics if line.get(key) is not None]
         if points:
             style = "o" if len(points) == 1 else style  # a line needs two
             axes.plot(*zip(*points, strict=True), style, color=colour, linewidth=1.4, markersize=4, label=label)
-    axes.set(title=name.replace("_", " "), xlabel="step")
+    axes.set(title=TITLES.get(name, name.replace("_", " ")), xlabel="step")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color=GREY, alpha=0.2, linewidth=0.6)
     axes.title.set_fontsize(11)
