@@ -91,10 +91,12 @@ def ratio_off(past: Past) -> str | None:
 
 
 def kl_negative(past: Past) -> str | None:
-    # A mean of k1 over few responses may be negative. Three standard errors are not chance; a thousandth is rounding.
-    noise = 3 * past.recent("kl_std") / math.sqrt(past.prompts * len(past.last("kl")))
+    # A mean of k1 over few responses may be negative. Three standard errors are not chance, and variances add up: a
+    # first rollout, whose policy still is its reference, has none. Two hundredths of a nat would do no harm either way.
+    variance = mean([std**2 for std in past.last("kl_std")])
+    noise = 3 * math.sqrt(variance / (past.prompts * len(past.last("kl"))))
     kl = past.recent("kl")
-    if not kl < -noise - 1e-3:
+    if not kl < -noise - 0.02:
         return None
     return (
         f"KL is {kl:.2f} nats a response, and a divergence cannot be negative: the responses were not sampled from the "
