@@ -210,7 +210,7 @@ def test_a_resumed_run_says_what_the_uninterrupted_one_says(cut):
 
 
 def test_chance_below_zero_is_no_mismatch_also_where_the_first_rollout_has_no_spread():
-    """Variances of a mean add up: standard errors 0 and 1/8 make 1/16 of their mean, and -0.15 is not three of these."""
+    """Variances of a mean add up: standard errors 0 and 1/8 make 1/16 of their mean, and -0.15 is less than three."""
     first, second = run(1, kl=0.0, kl_std=0.0), run(1, kl=-0.3, kl_std=1.0)
     assert "kl_negative" not in names([*first, *second])
     assert "kl_negative" in names([*first, *run(1, kl=-0.6, kl_std=1.0)])
