@@ -87,10 +87,12 @@ def processor(torch: Any) -> Check:
 
     usable, everywhere = cores()
     threads = torch.get_num_threads()
-    text = f"{usable:g} of {everywhere} usable, PyTorch uses {threads} threads"
+    text = f"{usable:g} of {everywhere} usable; PyTorch's threads: {threads}"
     whole = max(1, int(usable))
     if threads > whole:
         return Check("cores", "wrong", text, f"threads without a core wait for each other: set OMP_NUM_THREADS={whole}")
+    if threads < whole and "OMP_NUM_THREADS" in os.environ:  # left to itself PyTorch knows why it takes fewer
+        return Check("cores", "note", text, "OMP_NUM_THREADS holds it back: unset it to use all")
     return Check("cores", "fine", text)
 
 
@@ -113,7 +115,7 @@ def cache() -> Check:
 
     models, data = cached("model"), cached("dataset")
     total = readable_size(sum(entry.size_bytes for entry in [*models, *data]))
-    what = f"{len(models)} models, {len(data)} data sets, {total}"
+    what = f"models: {len(models)}, data sets: {len(data)}, {total}"
     return Check("hub cache", "fine", f"{what} in {short(hub_folder())}")
 
 

@@ -49,7 +49,7 @@ def test_it_finds_what_is_here_and_shows_no_secret(report: Any, monkeypatch: pyt
     assert (code, err) == (0, "") and found["works"]
     assert torch.__version__ in check_of(found, "PyTorch")["text"]
     assert "fp32 yes" in check_of(found, "precision")["text"]
-    assert f"PyTorch uses {torch.get_num_threads()} threads" in check_of(found, "cores")["text"]
+    assert f"PyTorch's threads: {torch.get_num_threads()}" in check_of(found, "cores")["text"]
     assert "HF_HUB_OFFLINE" in check_of(found, "hub")["text"]
     assert check_of(found, "hub token")["state"] == "fine"
     assert "hf_verysecret" not in out + json.dumps(found)
@@ -108,6 +108,9 @@ def test_more_threads_than_cores_and_full_disks_are_named(monkeypatch: pytest.Mo
     assert "OMP_NUM_THREADS=2" in look.processor(torch).cure
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert look.processor(torch).state == "fine"
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert look.processor(torch).state == "note"
     monkeypatch.setattr(machine, "disk", lambda path: (tmp_path, 10**9, True))
     full = look.room("checkpoints", tmp_path / "x", "name another --output-dir")
     assert full.state == "wrong" and "1.0 GB free" in full.text and "another --output-dir" in full.cure
