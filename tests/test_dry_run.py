@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 import main
-from auto_bot_tuner.training import estimate_memory
+from auto_bot_tuner.training import estimate, estimate_memory
 from auto_bot_tuner.training.estimate import dry_run, largest_cut
 from auto_bot_tuner.training.estimate_advice import Estimate, Workload, advice_in_words, fits
 from auto_bot_tuner.training.estimate_memory import Memory, SavedTensors, held
 from auto_bot_tuner.training.estimate_time import Duration, evaluations_of
+from auto_bot_tuner.training.estimate_words import in_lines
 from tests.rl_runs import grpo_trainer, ppo_trainer
 from tests.training_runs import logged, small_trainer
 
@@ -230,6 +231,13 @@ def test_what_does_not_fit_is_not_tried_and_a_flag_is_named(tmp_path, monkeypatc
     assert "not measured, as a step would not fit" in out and re.search(r"fits +no: ", out)
     assert re.search(r"try --micro-batch-tokens \d+: about [\d.]+ MiB", out)
     assert not Path("checkpoints").exists()
+
+
+def test_where_not_even_the_weights_fit_nothing_is_tried(tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate_memory, "available", lambda device: 1000)
+    monkeypatch.setattr(estimate, "saved_by", lambda *arguments: pytest.fail("a pass was tried"))
+    found = dry_run(small_trainer(tmp_path / "run"))
+    assert found.duration is None and not found.advice.fits and "not measured: not even" in in_lines(found, "cpu")
 
 
 def test_a_dry_run_ends_as_the_run_would(tmp_path, monkeypatch, capsys):

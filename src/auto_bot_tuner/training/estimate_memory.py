@@ -122,7 +122,9 @@ def saving_bytes(trainer: Trainer, trained: int, frozen: int) -> int:
     """
     if trainer.accelerator.device.type == "cuda":
         return 0
-    if trainer.is_adapted and saving.base_is_on_hub(trainer.model):
+    # A reward model is always merged: transformers could not open its adapter alone.
+    model: Any = trainer.model
+    if hasattr(model, "active_peft_config") and saving.base_is_on_hub(model):
         return trained
     return (trained + frozen) * (2 if trainer.is_adapted else 1)
 

@@ -14,6 +14,8 @@ def in_lines(found: DryRun, device: str) -> str:
     estimate = found.estimate
     lines = [f"memory           {in_words(estimate.memory.total)} at the peak, measured on this model and these rows"]
     lines += [f"  {name:14} {in_words(size):>10}  {what}" for name, size, what in parts(found) if size]
+    if not estimate.memory.activations:
+        lines.append("  activations          ?     not measured: not even the weights with their gradients fit")
     lines += time_lines(found.duration)
     return "\n".join([*lines, *advice_in_words(found.advice, estimate, found.available, device)])
 
