@@ -44,11 +44,8 @@ def missing_path(name: str, kind: Literal["model", "dataset"]) -> UserError:
 
 
 def nearest_path(name: str) -> str:
-    """The path here that `name` was probably meant to be; empty where nothing here is like it.
-
-    >>> nearest_path("checkpoints/sfft/final")  # where there is checkpoints/sft/final
-    'checkpoints/sft/final'
-    """
+    """The path here that `name` was probably meant to be: for checkpoints/sfft/final, where there is a
+    checkpoints/sft/final, that one. Empty where nothing here is like it."""
     here, is_mended = Path(), False
     for part in Path(name).expanduser().parts:
         if (here / part).exists():
