@@ -12,7 +12,7 @@ from typing import Any
 from auto_bot_tuner.utils.errors import Interrupted, UsageError, UserError
 from src.menu import learn, tools, training
 from src.menu.advice import Suggestion, suggestions
-from src.menu.draft import Draft
+from src.menu.draft import Draft, read
 from src.menu.home import draw
 from src.menu.screen import Leave, Option, choose, complain, is_dumb, say
 from src.menu.stock import Stock, look_around
@@ -35,6 +35,7 @@ def main_menu() -> None:
     compared: set[str] = set()
     try:
         while True:
+            read.cache_clear()  # presets go by folders, and those may have changed
             stock = look_around()
             proposed = suggestions(stock, compared)
             options = entries(stock, proposed)

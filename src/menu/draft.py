@@ -7,6 +7,7 @@ import shlex
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import tyro
@@ -15,6 +16,15 @@ import commands
 from auto_bot_tuner.utils.errors import UsageError
 from auto_bot_tuner.utils.settings import Setting, all_settings, value_of
 from src.menu.kinds import is_list, is_optional
+
+
+@cache
+def read(verb: str, argv: tuple[str, ...]) -> Any:
+    """The arguments, or what is wrong with them. A list of forty settings asks the same forty times."""
+    try:
+        return commands.parse(verb, argv)
+    except UsageError as error:
+        return error
 
 
 @dataclass
@@ -43,8 +53,11 @@ class Draft:
         return Draft(self.verb, self.start, {**answers, key: words})
 
     def parsed(self) -> Any:
-        """The arguments. Raises UsageError."""
-        return commands.parse(self.verb, self.argv)
+        """The arguments; to be read, not to be changed. Raises UsageError."""
+        found = read(self.verb, tuple(self.argv))
+        if isinstance(found, UsageError):
+            raise found
+        return found
 
     def complaint(self) -> str:
         """What the command line would say against it, without its pointer to --help; empty: nothing."""

@@ -57,8 +57,8 @@ def data_sets(root: Path) -> list[DataFound]:
 def in_cache(kind: str) -> list[Cached]:
     """`cached`, without importing the hub's library where its cache is not even there."""
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface").expanduser()
-    named = (os.environ.get("HF_HUB_CACHE"), os.environ.get("HF_DATASETS_CACHE"))
-    if not any(Path(folder).is_dir() for folder in (home / "hub", home / "datasets", *filter(None, named))):
+    named = [os.environ[name] for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE") if os.environ.get(name)]
+    if not any(folder.is_dir() for folder in (home / "hub", home / "datasets", *map(Path, named))):
         return []
     return cached("model" if kind == "model" else "dataset")
 

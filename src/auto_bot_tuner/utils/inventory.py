@@ -142,7 +142,8 @@ def last_words(metrics: Path) -> tuple[int, dict[str, float]]:
             lines = file.read().splitlines()
     except OSError:
         return 0, {}
-    step, evaluation = 0, {}
+    step = 0
+    evaluation: dict[str, float] = {}
     for line in lines:
         try:
             values = json.loads(line)
