@@ -211,8 +211,10 @@ def test_pickles_and_strangers_code_are_not_run(tmp_path):
 
 def test_a_second_export_carries_one_card_with_one_account_of_itself(tmp_path):
     base = save_byte_model(tmp_path / "base", "gpt2")
-    (base / "README.md").write_text("---\nbase_model: x\n---\n# Mine\n\n## Settings\nseed 1\n")
+    (base / "README.md").write_text("---\nbase_model: x\n---\n# Mine\n![Curves](c.png)\n\n## Settings\nseed 1\n")
+    (base / "c.png").write_bytes(b"drawn")
     for source, target in ((base, "one"), (tmp_path / "one", "two")):
         convert("export", "--checkpoint", source, "--format", "safetensors", "--output", tmp_path / target)
     card = (tmp_path / "two" / "README.md").read_text()
+    assert (tmp_path / "two" / "c.png").read_bytes() == b"drawn"
     assert card.count("## This export") == 1 and "seed 1" in card and card.startswith("---\nbase_model: x\n")

@@ -52,6 +52,8 @@ def write_card(folder: Path, origin: Path, library: str, words: str, facts: list
     A checkpoint of another tool, without a card, gets a short one.
     """
     words = "\n".join(["## This export", words, "```", *facts, "```\n"])
+    if origin.name == "adapter" and not (origin / CARD).is_file():
+        origin = origin.parent  # a merged final/ has the card, its adapter/ none
     try:
         card = (origin / CARD).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -62,6 +64,9 @@ def write_card(folder: Path, origin: Path, library: str, words: str, facts: list
     body = re.sub(r"\n## This export\n.*?(?=\n## |\Z)", "", body, flags=re.DOTALL)
     text = "---\n" + "\n".join(lines) + "\n---\n" + body.rstrip("\n") + "\n\n" + words
     (folder / CARD).write_text(text, encoding="utf-8")
+    for picture in re.findall(r"!\[[^]]*\]\(([\w.-]+)\)", body):
+        if (origin / picture).is_file():
+            shutil.copyfile(origin / picture, folder / picture)
 
 
 def front_matter(card: str) -> tuple[str, str]:

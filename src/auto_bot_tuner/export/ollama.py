@@ -17,6 +17,7 @@ from auto_bot_tuner.export.safetensors_folder import weight_words
 from auto_bot_tuner.export.source import Loaded
 from auto_bot_tuner.export.words import commands, fact
 from auto_bot_tuner.utils.errors import UsageError
+from auto_bot_tuner.utils.terminal import neutral
 
 # Ollama allots memory for all of it: a model that could see 128k tokens need not take gigabytes at its first start.
 LARGEST_CONTEXT = 8192
@@ -49,7 +50,7 @@ def template_words(shape: ChatShape) -> list[str]:
     """What there is to know about the template."""
     words = "writes what the chat template writes (with and without system message, several turns)"
     if shape.bos:
-        words += f", but for {shape.bos}, which Ollama puts in front by itself"
+        words += f", but for {neutral(shape.bos)}, which Ollama puts in front by itself"
     if not shape.takes_system:
         words += "; it has no place for a system message, so one is left out"
     if shape.trims:

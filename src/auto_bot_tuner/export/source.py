@@ -67,7 +67,7 @@ def check_is_adapter(name: str, trust_remote_code: bool = False) -> None:
     if find_adapter(source.path) is not None:
         raise UsageError(
             f"{source.path} is merged already (its adapter alone lies in {source.path / 'adapter'}): use it as it is, "
-            f"or: python main.py convert export --checkpoint {source.path}"
+            f"or: python main.py convert export --checkpoint {source.path} --format gguf --output DIR"
         )
     raise UsageError(
         f"{name} is no LoRA adapter (no adapter_config.json), so there is nothing to merge: it is a whole model, which "
