@@ -36,7 +36,7 @@ def load_architecture(source: ModelSource, trust_remote_code: bool) -> PreTraine
     except REFUSALS as error:
         if "trust_remote_code" in str(error):
             raise UserError(
-                f"{source.name} brings Python code of its own: read it, and if you trust it set trust_remote_code"
+                f"{source.name} brings Python code of its own: read it, and if you trust it pass --trust-remote-code"
             ) from error
         raise cannot_be_loaded(source, error) from error
     if architecture.is_encoder_decoder:
