@@ -30,7 +30,7 @@ VERBS = {
     "train-config": Verb("train_config", "Train as a YAML file says; flags win over the file."),
     "inspect": Verb("inspect_data", "Look at the data token by token, as the trainer gets it."),
     "chat": Verb("chat", "Talk with a model."),
-    "evaluate": Verb("evaluate", "Measure a model: perplexity, generations, accuracy, rewards, win rates; compare."),
+    "evaluate": Verb("evaluate", "Measure a model: perplexity, answers, accuracy, rewards, win rates, benchmarks."),
     "frontier": Verb("frontier", "Reward against divergence: best-of-n, and PPO at several prices of a nat."),
     "reward-hacking": Verb("reward_hacking", "A reward with a planted flaw, what PPO makes of it, and three cures."),
     "report": Verb("report", "One self-contained page about a run, or several runs side by side."),

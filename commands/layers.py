@@ -30,7 +30,7 @@ class RunArguments(RunConfig):
     # Start from a shipped file, configs/METHOD_MODEL_PRESET.yaml: quick (a look) or standard (a real run). Flags win
     # over it.
     preset: Annotated[str, tyro.conf.arg(metavar="quick|standard")] = ""
-    # Show the data, the derived numbers and the trainable weights, then stop.
+    # Everything but the steps: data, derived numbers, memory by part, time, and what makes it fit; then stop.
     dry_run: bool = False
 
     def __post_init__(self) -> None:

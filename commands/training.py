@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from auto_bot_tuner.rollouts.config import OnPolicyConfig
 from auto_bot_tuner.training.config import DatasetConfig
 from auto_bot_tuner.training.events import Callback, Event
 from auto_bot_tuner.utils.errors import UsageError
@@ -68,10 +67,12 @@ def rows_of(config: RunConfig, dry_run: bool) -> tuple[Rows, Rows | None]:
     """
     from auto_bot_tuner.data.sources import load_rows  # the imports that take seconds wait for the first real work
     from auto_bot_tuner.training.run_folder import check_run_folder
+    from auto_bot_tuner.utils.model_source import refuse_mistyped
 
     refuse_unread(config.dataset, config.method)
     if not dry_run:
         check_run_folder(config.training)
+    refuse_mistyped(config.model.name)
     return load_rows(config.dataset)
 
 
@@ -114,8 +115,8 @@ def carry_out(
 
 def describe_dry_run(trainer: Trainer) -> str:
     """Memory by part, time, and whether it fits: measured, without a step."""
-    from auto_bot_tuner.training.estimate import dry_run
-    from auto_bot_tuner.training.estimate_words import in_lines
+    from auto_bot_tuner.estimation.dry_run import dry_run
+    from auto_bot_tuner.estimation.words import in_lines
 
     return in_lines(dry_run(trainer), str(trainer.accelerator.device))
 
@@ -128,37 +129,9 @@ def say(text: str) -> None:
 
 def describe_run(trainer: Trainer) -> str:
     """The numbers that follow from the settings: what a dry run is for."""
-    from auto_bot_tuner.training.optim import num_warmup_steps
+    from auto_bot_tuner.training.record import settings_of_run
 
-    trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in trainer.model.parameters())
-    warmup_steps = num_warmup_steps(trainer.total_steps, trainer.config.warmup)
-    precision = {"no": "fp32"}.get(trainer.accelerator.mixed_precision, trainer.accelerator.mixed_precision)
-    return "\n".join(
-        [
-            f"trained weights  {trainable:,} of {total:,} ({trainable / total:.2%})",
-            f"one step         {one_step(trainer)}",
-            f"steps            {trainer.total_steps:,} ({trainer.steps_per_epoch:,} per epoch), warm-up {warmup_steps}",
-            f"learning rate    {trainer.peak_learning_rate:g} at its peak, then {trainer.config.lr_schedule}",
-            f"device           {trainer.accelerator.device}, {precision} arithmetic",
-            *(f"{name:16} {value}" for name, value in trainer.facts().items()),
-            f"output           {trainer.config.output_dir}",
-        ]
-    )
-
-
-def one_step(trainer: Trainer) -> str:
-    """What one optimiser step sees: rows; where the policy writes its own rows, prompts and their responses."""
-    config = trainer.config
-    batches = (
-        f"(batch {config.batch_size} x accumulation {config.gradient_accumulation_steps} x processes "
-        f"{trainer.processes})"
-    )
-    tokens = sum(trainer.lengths) / max(len(trainer.lengths), 1) * trainer.rows_per_step
-    if not isinstance(config, OnPolicyConfig):
-        return f"{trainer.rows_per_step} rows {batches}, about {tokens:,.0f} tokens"
-    written = trainer.rows_per_step * getattr(config, "group_size", 1) * config.max_new_tokens
-    return f"{trainer.rows_per_step} prompts {batches}, about {tokens:,.0f} tokens, and up to {written:,} of responses"
+    return "\n".join(f"{name:16} {value}" for name, value in settings_of_run(trainer))
 
 
 def config_writer(config: RunConfig) -> Callback:

@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 import main
-from auto_bot_tuner.training import estimate, estimate_memory
-from auto_bot_tuner.training.estimate import dry_run, largest_cut
-from auto_bot_tuner.training.estimate_advice import Estimate, Workload, advice_in_words, fits
-from auto_bot_tuner.training.estimate_memory import Memory, SavedTensors, held
-from auto_bot_tuner.training.estimate_time import Duration, evaluations_of
-from auto_bot_tuner.training.estimate_words import in_lines
+from auto_bot_tuner.estimation import dry_run as estimate
+from auto_bot_tuner.estimation import memory as estimate_memory
+from auto_bot_tuner.estimation.advice import Estimate, Workload, advice_in_words, fits
+from auto_bot_tuner.estimation.dry_run import dry_run, largest_cut
+from auto_bot_tuner.estimation.memory import Memory, SavedTensors, held
+from auto_bot_tuner.estimation.time import Duration, evaluations_of
+from auto_bot_tuner.estimation.words import in_lines
 from tests.rl_runs import grpo_trainer, ppo_trainer
 from tests.training_runs import logged, small_trainer
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from auto_bot_tuner.data import IGNORE_INDEX
+from auto_bot_tuner.estimation.memory import SavedTensors, cuda_peak, tensors_of
 from auto_bot_tuner.training.batching import Batch
-from auto_bot_tuner.training.estimate_memory import SavedTensors, cuda_peak, tensors_of
 from auto_bot_tuner.training.logprobs import CHUNK_TOKENS_CPU, CHUNK_TOKENS_GPU, CausalNLL, TrainedTokens, output_head
 
 if TYPE_CHECKING:

@@ -14,17 +14,17 @@ from typing import Any
 
 import torch
 
+from auto_bot_tuner.estimation import memory as memory_of
+from auto_bot_tuner.estimation import rollouts
+from auto_bot_tuner.estimation import time as time_of
+from auto_bot_tuner.estimation.advice import SHARE, Advice, Estimate, Workload, fits
+from auto_bot_tuner.estimation.memory import Memory
+from auto_bot_tuner.estimation.probe import logits_of, saved_by, untouched
+from auto_bot_tuner.estimation.rollouts import Written, base_of
+from auto_bot_tuner.estimation.time import Duration
 from auto_bot_tuner.rollouts.trainer import OnPolicyTrainer
-from auto_bot_tuner.training import estimate_memory as memory_of
-from auto_bot_tuner.training import estimate_rollouts as rollouts
-from auto_bot_tuner.training import estimate_time as time_of
 from auto_bot_tuner.training.batching import Batch, cut_by_tokens, epoch_order, longest_sequence
 from auto_bot_tuner.training.config import ModelConfig
-from auto_bot_tuner.training.estimate_advice import SHARE, Advice, Estimate, Workload, fits
-from auto_bot_tuner.training.estimate_memory import Memory
-from auto_bot_tuner.training.estimate_probe import logits_of, saved_by, untouched
-from auto_bot_tuner.training.estimate_rollouts import Written, base_of
-from auto_bot_tuner.training.estimate_time import Duration
 from auto_bot_tuner.training.loop import Trainer
 from auto_bot_tuner.utils.lora import adaptable_layers, choose_targets
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from auto_bot_tuner.training.estimate_memory import Memory, in_words
+from auto_bot_tuner.estimation.memory import Memory, in_words
 
 # Of the memory there is: the backward pass makes tensors of its own, and the allocator rounds up.
 SHARE = 0.9

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
+from auto_bot_tuner.estimation.probe import adam_seconds, backward, seconds_of
+from auto_bot_tuner.estimation.time import Duration, evaluations_of
 from auto_bot_tuner.evaluation.engine import evaluation_mode
 from auto_bot_tuner.evaluation.kv_cache import SPARE_COLUMNS, new_cache
 from auto_bot_tuner.rollouts.rollout import Rollout
 from auto_bot_tuner.rollouts.trainer import OnPolicyTrainer
 from auto_bot_tuner.training.batching import Batch, epoch_order
-from auto_bot_tuner.training.estimate_probe import adam_seconds, backward, seconds_of
-from auto_bot_tuner.training.estimate_time import Duration, evaluations_of
 from auto_bot_tuner.training.logprobs import output_head
 from auto_bot_tuner.utils.lora import adaptable_layers
 

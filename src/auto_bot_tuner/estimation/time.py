@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from auto_bot_tuner.estimation.probe import adam_seconds, backward, seconds_of
 from auto_bot_tuner.evaluation.config import GenerationConfig
 from auto_bot_tuner.evaluation.generation import respond
 from auto_bot_tuner.training.batching import epoch_order, in_order, row_lengths
-from auto_bot_tuner.training.estimate_probe import adam_seconds, backward, seconds_of
 from auto_bot_tuner.training.samples import sample_conversations
 
 if TYPE_CHECKING:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from auto_bot_tuner.training.estimate import DryRun
-from auto_bot_tuner.training.estimate_advice import advice_in_words
-from auto_bot_tuner.training.estimate_memory import Memory, in_words
-from auto_bot_tuner.training.estimate_time import Duration
-from auto_bot_tuner.training.estimate_time import in_words as time_in_words
+from auto_bot_tuner.estimation.advice import advice_in_words
+from auto_bot_tuner.estimation.dry_run import DryRun
+from auto_bot_tuner.estimation.memory import Memory, in_words
+from auto_bot_tuner.estimation.time import Duration
+from auto_bot_tuner.estimation.time import in_words as time_in_words
 
 
 def in_lines(found: DryRun, device: str) -> str:
