@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from auto_bot_tuner.export.gguf_file import check_can_carry, export_gguf
 from auto_bot_tuner.export.gguf_model import check_config, context_length, hyperparameters
@@ -234,6 +235,28 @@ def test_sentencepiece_joins_by_score_as_llama_cpp_does():
     assert joiner.encode("▁abb") == [0, 3, 2]  # ab before ▁a: its score is higher
     assert joiner.encode("bbb") == [5, 2]  # leftmost first
     assert joiner.encode("aä") == [1, 6, 7]  # in bytes
+
+
+def sentencepiece(*merges: tuple[str, str], more: tuple[str, ...] = ()):
+    """Llama-2's kind of tokenizer, for texts of a and b; what else there is, in bytes."""
+    words = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b"]
+    vocab = {word: i for i, word in enumerate([*words, *("".join(merge) for merge in merges), *more])}
+    backend = Tokenizer(models.BPE(vocab, list(merges), unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + eos_token }}{% endfor %}"
+    return tokenizer
+
+
+def test_sentencepiece_tokens_score_by_when_they_were_learned():
+    metadata = tokenizer_metadata(sentencepiece(("a", "b"), ("▁", "a")), 264)
+    assert metadata["ggml.model"] == "llama" and metadata["ggml.add_space_prefix"] is True
+    assert metadata["ggml.tokens"][262:] == ["ab", "▁a"] and metadata["ggml.scores"][262:] == [0.0, -1.0]
+    assert metadata["ggml.token_type"] == [2, 3, 3, *[6] * 256, *[1] * 5]
+    # A token that no merge makes: llama.cpp would make it all the same, and cut text otherwise.
+    with pytest.raises(UserError, match=r"llama\.cpp would cut text otherwise"):
+        tokenizer_metadata(sentencepiece(("a", "b"), more=("bb",)), 263)
 
 
 @pytest.mark.parametrize("name", ["stories260k", "babyllama-char-970k"])
