@@ -23,6 +23,7 @@ from types import TracebackType
 ROOT = Path(__file__).parent.parent
 ENTER, DOWN, UP, CTRL_C, CTRL_D, CLEAR = "\r", "\x1b[B", "\x1b[A", "\x03", "\x04", "\x15"
 PATIENCE = 120.0  # seconds: a slow, busy machine
+MOST_PRESSES = 120  # of an arrow key, on the way to a line
 PIECE = re.compile(
     r"\x1b\[(?P<arguments>[?>=\d;]*)(?P<final>[@-~])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[()=>78][0-9A-B]?|"
     r"(?P<control>[\x00-\x1f])|(?P<text>[^\x00-\x1f]+)"
@@ -199,13 +200,13 @@ class Terminal:
         """Go to the line that begins with `title` and press Enter."""
         self.wait(f"? {question} (")
         self.until(lambda: self.pointed, "the list")
-        seen = set()
+        presses = 0  # a line that was read while it was drawn is met again on the next round
         while not self.pointed.startswith(title):
+            presses += 1
+            assert presses < MOST_PRESSES, f"no line {title!r}; the screen:\n{self.text}"
             before = self.pointed
-            assert before not in seen, f"no line {title!r}; the screen:\n{self.text}"
-            seen.add(before)
             self.type(DOWN)
-            self.until(lambda before=before: self.pointed != before, f"the pointer to leave {before!r}")  # type: ignore[misc]
+            self.until(lambda before=before: self.pointed not in ("", before), f"the pointer to leave {before!r}")  # type: ignore[misc]
         self.type(ENTER)
         self.until(lambda: f"? {question} (" not in self.text, f"the answer to {question!r}")
 

@@ -43,6 +43,7 @@ def review(
         elif measures and measured != draft.argv:
             measured = draft.argv
             measure(draft)
+            verbatim(draft.line)  # again: what was measured has pushed it off a small screen
         answer = choose("Start?", actions(not complaint, change is not None, measures and not complaint))
         if answer == "back":
             raise KeyboardInterrupt
