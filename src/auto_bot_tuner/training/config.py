@@ -166,7 +166,7 @@ class TrainingConfig:
     early_stopping_patience: NonNegativeInt = 0
     # Prompts whose answers are written to samples.jsonl at each evaluation. Empty: from the eval rows.
     sample_prompts: tuple[str, ...] = ()
-    # How many evaluation rows serve as sample prompts where none are given. 0: no samples.
+    # How many evaluation rows serve as sample prompts where none are given. 0: no samples, and no tokens in the report.
     num_samples: NonNegativeInt = 3
     # Longest sample, in new tokens.
     sample_max_new_tokens: PositiveInt = 64
