@@ -137,7 +137,7 @@ def as_words(setting: Setting, unanswered: Any, answer: Any) -> list[str]:
     text = as_text(answer)
     if text == as_text(unanswered):
         return []
-    if isinstance(answer, bool):
+    if isinstance(answer, bool) and not is_optional(setting):
         return [setting.flag if answer else setting.flag.replace("--", "--no-", 1)]
     if is_list(setting):
         words = [str(word) for word in answer] if isinstance(answer, tuple | list) else shlex.split(text)

@@ -15,7 +15,7 @@ from typing import Any
 import commands
 from auto_bot_tuner.utils.settings import Setting, settings_of
 from src.menu.draft import Draft, as_text, as_words, below, current, key_of
-from src.menu.kinds import bare, is_list, range_of, words_to_choose
+from src.menu.kinds import bare, is_list, is_optional, range_of, words_to_choose
 from src.menu.screen import Option, choose, choose_many, complain, say, type_in
 
 Put = Callable[[Setting, Any], Any]  # asks for a setting, whose value so far is given
@@ -69,7 +69,8 @@ def put_by_type(setting: Setting, value: Any) -> Any:
     say()
     say(question_of(setting))
     if kind is bool:
-        return choose(f"{name}?", [Option("yes", True), Option("no", False)], bool(value))
+        unset = [Option("as the default has it", None)] if is_optional(setting) else []
+        return choose(f"{name}?", [*unset, Option("yes", True), Option("no", False)], value)
     if (words := words_to_choose(setting.annotation)) and not is_list(setting):
         return choose(f"{name}?", [Option(str(word), word) for word in words], value)
     if words:
