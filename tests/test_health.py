@@ -214,3 +214,8 @@ def test_chance_below_zero_is_no_mismatch_also_where_the_first_rollout_has_no_sp
     first, second = run(1, kl=0.0, kl_std=0.0), run(1, kl=-0.3, kl_std=1.0)
     assert "kl_negative" not in names([*first, *second])
     assert "kl_negative" in names([*first, *run(1, kl=-0.6, kl_std=1.0)])
+
+
+def test_a_policy_that_stands_still_at_the_end_of_its_schedule_has_moved():
+    moved = run(clip_fraction=0.02)[:WINDOW] + run(clip_fraction=0.0)
+    assert "clip_never" not in names(moved) and "clip_never" in names(run(clip_fraction=0.0))

@@ -165,8 +165,8 @@ def test_samples_show_responses_with_their_scores(tmp_path: Path) -> None:
     model.model = load_byte_reward_model(tmp_path / "base").model
     trainer = small_reward_trainer(tmp_path, train=groups, model=model, num_samples=1, sample_max_new_tokens=5)
     chosen, rejected = trainer.samples()
-    assert "Name a colour." in chosen["prompt"] == rejected["prompt"]
-    assert chosen["response"] == f"{chosen['score']:+.2f}  Red,  …"
+    assert chosen["prompt"] == rejected["prompt"] == "Name a colour."
+    assert chosen["response"] == "Red,  …"
     with torch.no_grad():
         assert rejected["score"] == pytest.approx(model(groups[0]["rejected_input_ids"][None]).item(), abs=1e-5)
 

@@ -50,8 +50,6 @@ def by_prompt(run: RunFiles) -> dict[tuple[str, int], list[Answer]]:
 
 def answer_of(sample: dict[str, Any]) -> Answer:
     text, score, ended = str(sample.get("response", "")), sample.get("score"), sample.get("ended")
-    if is_number(score):
-        text = text.removeprefix(f"{score:+.2f}  ")  # a reward model's samples say it in the text as well
     return Answer(
         step=int(sample["step"]),
         text=text,

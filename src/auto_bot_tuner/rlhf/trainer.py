@@ -198,12 +198,12 @@ class RewardModelTrainer(Trainer):
         for row in range(min(self.config.num_samples, len(dataset))):
             group = dataset.group(row)
             sides = [up_to_the_end(ids, labels) for ids, labels in zip(group.input_ids, group.labels, strict=True)]
-            prompt = self.tokenizer.decode(group.input_ids[0][: group.prompt_length], skip_special_tokens=True)
+            prompt = dataset.rows[row].prompt[-1]["content"]  # as it was asked, without the template's marks
             for side, score in zip(sides, score_rows(self.model, [ids.tolist() for ids in sides]), strict=True):
                 response = side[group.prompt_length :]
                 shown = response[: self.config.sample_max_new_tokens]
                 text = self.tokenizer.decode(shown, skip_special_tokens=True) + " …" * (len(shown) < len(response))
-                found.append({"prompt": prompt, "response": f"{score:+.2f}  {text}", "ended": True, "score": score})
+                found.append({"prompt": prompt, "response": text, "ended": True, "score": score})
         return found
 
     @torch.no_grad()

@@ -237,8 +237,9 @@ def clip_high(past: Past) -> str | None:
 
 
 def clip_never(past: Past) -> str | None:
-    # Several steps on one rollout move some rare token by a fifth, if they move anything.
-    if not (past.is_long and past.steps > 1 and max(past.last("clip_fraction")) == 0):
+    # Several steps on one rollout move some rare token by a fifth, if they move anything. (At the end of its schedule a
+    # policy that did move stands still, and should.)
+    if not (past.is_long and past.steps > 1 and max(figures(past.history, "clip_fraction")) == 0):
         return None
     # GSPO's ratio is a mean over tokens, in which such moves drown: its own clip, where none is set, is as narrow.
     is_wide = getattr(past.config, "loss", "") == "gspo" and (getattr(past.config, "clip_ratio", None) or 0) > 1e-2

@@ -62,7 +62,7 @@ class ProgressLine:
         """One prompt and its answer on two lines. Model output is data: no markup, no control codes."""
         end = "[green]■[/]" if sample["ended"] else "[red]… (did not stop)[/]"
         if "score" in sample:
-            end += f" [dim]score {sample['score']}[/]"
+            end += f" [dim]score {sample['score']:.2f}[/]"
         self.console.print(
             f"  [dim]{one_line(sample['prompt'])}[/]\n  → {one_line(sample['response'])} {end}", soft_wrap=True
         )
