@@ -70,11 +70,10 @@ def config_file(words: Sequence[str]) -> str:
 def under_flags(dataset: DatasetConfig, argv: Sequence[str]) -> DatasetConfig:
     """The layers' `dataset` for flags that replace what it names: `--mix` its name, `--dataset` its mix."""
     flags = {word.partition("=")[0] for word in argv}
-    if "--mix" in flags and "--dataset" not in flags:
-        return dataclasses.replace(dataset, name="")
-    if "--dataset" in flags and "--mix" not in flags:
-        return dataclasses.replace(dataset, mix={})
-    return dataset
+    if "--mix" in flags:
+        # Also a mix below goes: tyro would make a flag of each of its names, and know no --mix.
+        return dataclasses.replace(dataset, name=dataset.name if "--dataset" in flags else "", mix={})
+    return dataclasses.replace(dataset, mix={}) if "--dataset" in flags else dataset
 
 
 def preset_path(method: str, model: str, preset: str) -> Path | None:

@@ -165,13 +165,11 @@ def test_yes_no_or_neither(keyboard: Any) -> None:
     assert menu.training.scale_by_std is False
 
 
-@pytest.mark.xfail(reason="a YAML file may not say true or false of a setting whose default is null")
 def test_yes_no_or_neither_in_a_file(tmp_path: Path) -> None:
     file = as_yaml(tmp_path / "mine.yaml", "grpo", [("training", "scale_by_std", "", False)])
     assert load_run_config(file).training.scale_by_std is False  # type: ignore[attr-defined]
 
 
-@pytest.mark.xfail(reason="--mix over a preset that names a mix is refused: tyro makes a flag of each of its names")
 def test_a_mix_replaces_a_presets_mix() -> None:
     arguments = commands.parse("train-grpo", ["--preset", "quick", "--model", "tiny", "--mix", "tiny-text", "2.0"])
     assert arguments.dataset.mix == {"tiny-text": 2.0}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import typing
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
@@ -21,7 +22,7 @@ from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.training.config import STRICT, DatasetConfig, ModelConfig, TrainingConfig
 from auto_bot_tuner.utils.errors import UsageError, UserError
-from auto_bot_tuner.utils.settings import in_one_line, nearest, settings_of
+from auto_bot_tuner.utils.settings import Setting, in_one_line, nearest, settings_of
 from auto_bot_tuner.utils.strict_yaml import read_yaml
 
 # Each method's training section. A name here is what `method:` may say, and how the names of config files begin.
@@ -150,11 +151,16 @@ def _check_keys(values: Mapping[str, Any], source: Path, given_method: str) -> N
         for key, value in section.items():
             if key not in known:
                 raise UsageError(f"{source}: unknown key {key!r} in {name}{_suggestion(key, method, name)}")
-            if isinstance(value, bool) and not isinstance(known[key].default, bool):
+            if isinstance(value, bool) and not takes_bool(known[key]):
                 # pydantic would read `yes` as the number 1.
                 raise UsageError(
                     f"{source}: {name}.{key} should not be {str(value).lower()}; example: {known[key].default!r}"
                 )
+
+
+def takes_bool(setting: Setting) -> bool:
+    """Whether true and false are values of it: `bool`, or `bool | None`."""
+    return bool in (setting.annotation, *typing.get_args(setting.annotation))
 
 
 def _suggestion(key: str, method: str, section: str = "") -> str:
