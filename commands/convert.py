@@ -103,6 +103,8 @@ def export(arguments: ExportArguments) -> list[str]:
         raise UsageError("--dtype q8_0 is for gguf and ollama: safetensors folders hold float32, float16 or bfloat16")
     if arguments.name and arguments.format == "safetensors":
         raise UsageError("--name is for gguf and ollama: a safetensors folder goes by its own name")
+    if set(arguments.name) & set("/\\\n\0") or arguments.name.startswith("."):
+        raise UsageError(f"--name {arguments.name!r} is no name for a file: the folder is what --output says")
     check_output(output, arguments.overwrite, find_model(arguments.checkpoint, arguments.trust_remote_code).path)
     return WRITERS[arguments.format](arguments, output)
 

@@ -186,12 +186,32 @@ def test_nothing_is_overwritten_unasked_nor_what_is_no_export(tmp_path):
     assert (tmp_path / "out" / "model.safetensors").stat().st_ino != before
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "to_mother.txt").write_text("dear")
+    (tmp_path / "letters" / "config.json").write_text("{}")  # as programs of all kinds have one
     with pytest.raises(UsageError, match="holds no exported model, so --overwrite leaves it alone"):
         convert(*words, tmp_path / "letters", "--overwrite")
-    for holder in (base, tmp_path):
+    (tmp_path / "link").symlink_to(base)
+    for holder in (base, tmp_path, tmp_path / "out" / ".." / "base", tmp_path / "link"):
         with pytest.raises(UsageError, match="holds the checkpoint itself"):
             convert(*words, holder, "--overwrite")
     assert (base / "model.safetensors").is_file() and (tmp_path / "letters" / "to_mother.txt").is_file()
+
+
+def test_a_disk_that_is_full_leaves_nothing_and_says_what_to_do(tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    base = save_byte_model(tmp_path / "base", "gpt2")
+    monkeypatch.setattr("auto_bot_tuner.export.safetensors_folder.save_weights", full)
+    with pytest.raises(UserError, match=r"No space left on device\): make room there, then export again"):
+        convert("export", "--checkpoint", base, "--format", "safetensors", "--output", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/b", ".hidden", "a\\b"])
+def test_a_name_leads_nowhere_else(tmp_path, name):
+    with pytest.raises(UsageError, match="is no name for a file"):
+        convert("export", "--checkpoint", "tiny", "--format", "gguf", "--output", tmp_path / "out", "--name", name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_pickles_and_strangers_code_are_not_run(tmp_path):

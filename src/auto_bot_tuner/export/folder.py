@@ -12,8 +12,7 @@ from auto_bot_tuner.training.run_folder import written_aside
 from auto_bot_tuner.utils.errors import UsageError
 
 CARD = "README.md"
-# What marks a folder as an export: only such a one is ever replaced.
-EXPORTS = ("config.json", "adapter_config.json", "*.gguf", "Modelfile")
+HEADING = "## This export"  # in the card of every export, and of nothing else: only such a folder is ever replaced
 
 
 def check_output(output: Path, overwrite: bool, checkpoint: Path) -> None:
@@ -22,8 +21,9 @@ def check_output(output: Path, overwrite: bool, checkpoint: Path) -> None:
     Raises:
         UsageError: the folder exists and may not be replaced.
     """
-    output, checkpoint = output.expanduser().absolute(), checkpoint.absolute()
-    if output == checkpoint or output in checkpoint.parents:
+    output = output.expanduser()
+    # Resolved: another spelling (a link, foo/..) is still the same folder.
+    if output.resolve() in (checkpoint.resolve(), *checkpoint.resolve().parents):
         raise UsageError(f"--output {output} holds the checkpoint itself: name another folder")
     if not output.exists() and not output.is_symlink():
         return
@@ -31,19 +31,23 @@ def check_output(output: Path, overwrite: bool, checkpoint: Path) -> None:
         return
     if not overwrite:
         raise UsageError(f"{output} exists already: name another --output, or replace it with --overwrite")
-    if not output.is_dir() or output.is_symlink() or not any(next(output.glob(name), None) for name in EXPORTS):
+    if output.is_symlink() or not is_export(output):
         raise UsageError(f"{output} holds no exported model, so --overwrite leaves it alone: name another --output")
+
+
+def is_export(folder: Path) -> bool:
+    """Whether an export wrote this folder. A config.json alone says nothing: programs of all kinds have one."""
+    try:
+        return HEADING in (folder / CARD).read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return False
 
 
 @contextmanager
 def exported_to(output: Path) -> Iterator[Path]:
     """A folder to write into that becomes `output` when the block ends well; else nothing is left."""
-    with written_aside(output.expanduser()) as aside:
-        try:
-            yield aside
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
+    with written_aside(output.expanduser(), go_on="export again") as aside:
+        yield aside
 
 
 def write_card(folder: Path, origin: Path, library: str, words: str, facts: list[str]) -> None:
@@ -51,7 +55,7 @@ def write_card(folder: Path, origin: Path, library: str, words: str, facts: list
 
     A checkpoint of another tool, without a card, gets a short one.
     """
-    words = "\n".join(["## This export", words, "```", *facts, "```\n"])
+    words = "\n".join([HEADING, words, "```", *facts, "```\n"])
     if origin.name == "adapter" and not (origin / CARD).is_file():
         origin = origin.parent  # a merged final/ has the card, its adapter/ none
     try:
@@ -61,7 +65,7 @@ def write_card(folder: Path, origin: Path, library: str, words: str, facts: list
     # An adapter's card calls it a peft model, and a second export would describe itself twice.
     head, body = front_matter(card)
     lines = [line for line in head.splitlines() if not line.startswith("library_name:")] + [f"library_name: {library}"]
-    body = re.sub(r"\n## This export\n.*?(?=\n## |\Z)", "", body, flags=re.DOTALL)
+    body = re.sub(rf"\n{HEADING}\n.*?(?=\n## |\Z)", "", body, flags=re.DOTALL)
     text = "---\n" + "\n".join(lines) + "\n---\n" + body.rstrip("\n") + "\n\n" + words
     (folder / CARD).write_text(text, encoding="utf-8")
     for picture in re.findall(r"!\[[^]]*\]\(([\w.-]+)\)", body):

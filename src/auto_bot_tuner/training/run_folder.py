@@ -114,8 +114,11 @@ def file_sizes(folder: Path) -> dict[str, int]:
 
 
 @contextmanager
-def written_aside(target: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `target` only when the block ends well.
+def written_aside(target: Path, go_on: str = "--resume") -> Iterator[Path]:
+    """A folder to write into that becomes `target` only when the block ends well; else nothing of it is left.
+
+    Args:
+        go_on: what to do once there is room, for the message.
 
     Raises:
         UserError: the disk is full or cannot be written to; what stood at `target` stands there still.
@@ -130,10 +133,10 @@ def written_aside(target: Path) -> Iterator[Path]:
             os.replace(target, outgoing)  # never a moment in which neither the old nor the new one is whole
         os.replace(aside, target)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(aside, ignore_errors=True)
         cause = getattr(error, "strerror", None) or error
-        raise UserError(f"could not save {target} ({cause}): make room there, then --resume") from error
+        raise UserError(f"could not save {target} ({cause}): make room there, then {go_on}") from error
     finally:
+        shutil.rmtree(aside, ignore_errors=True)  # whatever the error was; after a good end there is none
         if outgoing.exists() and not target.exists():  # stopped between the two renames
             os.replace(outgoing, target)
         shutil.rmtree(outgoing, ignore_errors=True)
