@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from auto_bot_tuner.rlhf.config import PPOConfig
 from auto_bot_tuner.training.config import STRICT
 from auto_bot_tuner.utils.errors import UsageError
+from auto_bot_tuner.utils.json_files import read_lines
 from commands import train_ppo
 from commands.evaluate.reward import check_picture
 from commands.json_file import check_writable, write_json
@@ -161,8 +161,8 @@ def trained_point(config: train_ppo.Arguments, beta: float, prompts: int) -> Fro
     from auto_bot_tuner.evaluation.frontier import point_of_run
 
     train_ppo.train(config)
-    lines = (Path(config.training.output_dir) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    evaluation = next(found for line in reversed(lines) if "eval_kl" in (found := json.loads(line)))
+    lines = read_lines(Path(config.training.output_dir) / "metrics.jsonl")
+    evaluation = next(line for line in reversed(lines) if "eval_kl" in line)
     return point_of_run(beta, evaluation, prompts)
 
 

@@ -338,6 +338,14 @@ def test_an_adapter_from_elsewhere_names_its_base(tmp_path: Path) -> None:
     assert lineage_of(str(tmp_path)) == [("gpt2", "base"), (str(tmp_path), "adapter")]
 
 
+def test_adapters_that_name_each_other_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, base in (("a", "b"), ("b", "a"), ("c", str(tmp_path / "c"))):
+        Path(name).mkdir()
+        Path(name, "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+        assert lineage_of(name)[-1].name == name
+
+
 def test_folders_that_name_each_other_end(tmp_path: Path) -> None:
     make_run(tmp_path / "a", "sft", tmp_path / "b")
     make_run(tmp_path / "b", "dpo", tmp_path / "a")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from auto_bot_tuner.data.formats import recognise
 from auto_bot_tuner.data.preferences import recognise_preference
-from auto_bot_tuner.utils.model_facts import read_object
+from auto_bot_tuner.utils.json_files import read_object
 
 
 @dataclass(frozen=True)

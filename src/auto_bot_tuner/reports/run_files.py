@@ -6,14 +6,13 @@ and only a folder that holds no run at all is an error.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from auto_bot_tuner.utils.errors import UsageError, UserError
+from auto_bot_tuner.utils.json_files import read_lines, read_object
 from auto_bot_tuner.utils.strict_yaml import read_yaml
 
 Row = dict[str, Any]
@@ -131,31 +130,3 @@ def read_config(path: Path) -> Row:
         return read_yaml(path)
     except UsageError:
         return {}
-
-
-def read_object(path: Path) -> Row:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def read_lines(path: Path) -> list[Row]:
-    """The objects of a .jsonl file. A kill may have torn its last line: that one is left out."""
-    try:
-        # Not splitlines(): text may hold other line ends than ours.
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError:
-        return []
-    return list(objects(lines))
-
-
-def objects(lines: Iterable[str]) -> Iterator[Row]:
-    for line in lines:
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(found, dict):
-            yield found

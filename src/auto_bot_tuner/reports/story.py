@@ -10,8 +10,9 @@ from urllib.parse import quote
 from auto_bot_tuner.reports.headline import Figure
 from auto_bot_tuner.reports.numbers import MINUS, SHARES, duration, shown
 from auto_bot_tuner.reports.pages import write_page
-from auto_bot_tuner.reports.run_files import Row, is_number, read_object
+from auto_bot_tuner.reports.run_files import Row, is_number
 from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.utils.json_files import read_object
 
 RESULTS = "results.json"  # what the demo measured, beside the folders of its stages
 FIGURES = ("accuracy", "ended", "gold", "gold_sampled", "reward", "kl", "seconds")

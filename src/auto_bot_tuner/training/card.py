@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from auto_bot_tuner.training.card_words import cell, cut, fenced, is_hub_id, portable, public
-from auto_bot_tuner.training.curves import read_metrics
+from auto_bot_tuner.training.card_words import cell, code, cut, fenced, is_hub_id, portable, public
 from auto_bot_tuner.training.lineage import BASE, read_record
 from auto_bot_tuner.training.progress import number
 from auto_bot_tuner.training.record import facts_of
+from auto_bot_tuner.utils.json_files import read_lines
 
 if TYPE_CHECKING:
     from auto_bot_tuner.training.loop import Trainer
@@ -89,8 +89,8 @@ def model_card(trainer: Trainer, metrics: dict[str, float], facts: CardFacts) ->
     run = read_record(Path(trainer.config.output_dir)) or facts_of(trainer)
     method, line = run["method"], [(public(step["name"]), step["method"]) for step in run["lineage"]]
     ways = list(dict.fromkeys(METHODS.get(by, by) for _, by in line if by != BASE))
-    title = f"{line[0][0]} after {', '.join(ways[:-1])}{' and ' * (len(ways) > 1)}{ways[-1]}"
-    steps = " → ".join(f"`{name}`" + (f" ({METHODS.get(by, by)})" if by != BASE else "") for name, by in line)
+    title = f"{cell(line[0][0])} after {', '.join(ways[:-1])}{' and ' * (len(ways) > 1)}{ways[-1]}"
+    steps = " → ".join(code(name) + (f" ({METHODS.get(by, by)})" if by != BASE else "") for name, by in line)
     trained = f"{trainer.state.step:,} step{'s' * (trainer.state.step != 1)}, {trainer.state.tokens:,} tokens"
     parts = [
         front_matter(run, facts.is_adapter_alone),
@@ -139,21 +139,26 @@ def data_section(run: dict[str, Any]) -> str:
     if run["eval_data"]:
         rows.append(data_row("evaluation", run["eval_data"], ""))
     for step in run["lineage"][:-1]:
-        if data := read_record(Path(step["name"])).get("data"):
-            rows.append(data_row(f"{METHODS.get(step['method'], step['method'])}, earlier", data, public(data["name"])))
+        data = read_record(Path(step["name"])).get("data")
+        if isinstance(data, dict):
+            use = f"{METHODS.get(step['method'], step['method'])}, earlier"
+            rows.append(data_row(use, data, public(str(data.get("name", "")))))
     summary = f"{fenced(run['data']['summary'])}\n" if run["data"]["summary"] else ""
     heading = "## Data\n| for | name | rows | SHA-256 of the tokenised rows |\n|---|---|---|---|\n"
     return f"{heading}{''.join(rows)}\n{summary}"
 
 
 def data_row(use: str, data: dict[str, Any], name: str) -> str:
-    return f"| {use} | {cell(name) or '–'} | {data['rows']:,} | `{data['sha256']}` |\n"
+    rows = data.get("rows")  # of a run before this one, whose file may say anything
+    count = f"{rows:,}" if isinstance(rows, int) else "–"
+    return f"| {cell(use)} | {cell(name) or '–'} | {count} | {code(str(data.get('sha256', '–')))} |\n"
 
 
 def evaluation_section(trainer: Trainer, metrics: dict[str, float], method: str) -> str:
     """The figures of the weights that were saved, beside those before the first step."""
     config, state = trainer.config, trainer.state
-    lines = [line for line in read_metrics(Path(config.output_dir)) if any(name.startswith("eval_") for name in line)]
+    logged = read_lines(Path(config.output_dir) / "metrics.jsonl")
+    lines = [line for line in logged if any(name.startswith("eval_") for name in line)]
     step = state.best_step if config.keep_best and state.best_step is not None else state.step
     before = next((line for line in lines if line["step"] == 0), {})
     after: dict[str, Any] = next((line for line in reversed(lines) if line["step"] == step), dict(metrics))
@@ -182,8 +187,7 @@ def figure(value: float | None) -> str:
 
 def samples_section(folder: Path) -> str:
     """The last sample answers. What a model writes is data: it stands in a fence that it cannot close."""
-    path = folder / "samples.jsonl"
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    lines = read_lines(folder / "samples.jsonl")
     latest = [line for line in lines if line["step"] == lines[-1]["step"]][:MOST_SAMPLES]
     if not latest:
         return ""

@@ -44,6 +44,11 @@ def cell(text: str) -> str:
     return re.sub(r"([|`*_<>\[\]\\])", r"\\\1", " ".join(neutral(text).split()))
 
 
+def code(text: str) -> str:
+    """A name between backticks, which it cannot close."""
+    return f"`{' '.join(neutral(text).split()).replace('`', chr(39))}`"
+
+
 def fenced(text: str, language: str = "") -> str:
     """A code block whose fence is longer than any within."""
     fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)

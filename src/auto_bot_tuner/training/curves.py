@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +21,6 @@ TELLING = {
 }
 TITLES = {"kl": "KL to the reference, nats", "response_length": "tokens per response"}
 BLUE, ORANGE, GREY = "#2b6cb0", "#c05621", "#718096"
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; none where there is no such file."""
-    path = folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [json.loads(line) for line in lines]
 
 
 def draw_curves(metrics: Sequence[Mapping[str, Any]], method: str, file: Path) -> bool:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from auto_bot_tuner.training.card import CardFacts, model_card
-from auto_bot_tuner.training.curves import draw_curves, read_metrics
+from auto_bot_tuner.training.curves import draw_curves
 from auto_bot_tuner.training.record import method_of
+from auto_bot_tuner.utils.errors import one_line
+from auto_bot_tuner.utils.json_files import read_lines
 from auto_bot_tuner.utils.saving import base_is_on_hub, is_adapted, save_for_users
 
 if TYPE_CHECKING:
@@ -30,15 +32,25 @@ def save_final(trainer: Trainer, folder: Path, metrics: dict[str, float], model:
     def write_card(aside: Path) -> None:
         if "html" in trainer.config.report_to:
             facts.has_curves = has_drawn_curves(trainer, aside / "curves.png")
-        (aside / "README.md").write_text(model_card(trainer, metrics, facts), encoding="utf-8")
+        (aside / "README.md").write_text(card_of(trainer, metrics, facts), encoding="utf-8")
 
     save_for_users(model, trainer.tokenizer, folder, write_card)
+
+
+def card_of(trainer: Trainer, metrics: dict[str, float], facts: CardFacts) -> str:
+    """The model card; where what it tells of cannot be read, one that says so: weights are not lost for their card."""
+    try:
+        return model_card(trainer, metrics, facts)
+    except Exception as error:
+        return f"# {method_of(trainer.config)} model\n\nThe card could not be written ({one_line(error)}).\n"
 
 
 def has_drawn_curves(trainer: Trainer, file: Path) -> bool:
     """Draw the run's curves; without them where that fails: weights are not lost for a picture."""
     try:
-        return draw_curves(read_metrics(Path(trainer.config.output_dir)), method_of(trainer.config), file)
+        return draw_curves(
+            read_lines(Path(trainer.config.output_dir) / "metrics.jsonl"), method_of(trainer.config), file
+        )
     except Exception:
         file.unlink(missing_ok=True)
         return False

@@ -5,12 +5,12 @@ Needs no torch: a menu and a preset ask this before anything heavy is loaded.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from auto_bot_tuner.utils.errors import UsageError
+from auto_bot_tuner.utils.json_files import read_object
 from auto_bot_tuner.utils.strict_yaml import read_yaml
 
 BASE = "base"  # the method of a model that no run of ours has made
@@ -50,8 +50,11 @@ def line_of_run(
 def _line(name: str, seen: frozenset[Path]) -> list[Ancestor]:
     run = run_folder_of(name)
     if run is None:
-        base = base_of_adapter(Path(name).expanduser())
-        return [*_line(base, seen), Ancestor(name, ADAPTER)] if base and base != name else [Ancestor(name, BASE)]
+        folder = Path(name).expanduser()
+        base = base_of_adapter(folder)
+        if not base or folder.resolve() in seen:  # adapters that name each other
+            return [Ancestor(name, BASE)]
+        return [*_line(base, seen | {folder.resolve()}), Ancestor(name, ADAPTER)]
     if recorded := recorded_line(run):  # as it was when the run was made: an ancestor's folder may hold another since
         return [*recorded[:-1], Ancestor(short(run), recorded[-1].method)]
     config = config_of(run)
@@ -79,11 +82,7 @@ def recorded_line(folder: Path) -> list[Ancestor]:
 
 def read_record(folder: Path) -> dict[str, Any]:
     """run.json of a run's folder; empty where there is none, or none that can be read."""
-    try:
-        record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+    return read_object(folder / RUN_FILE)
 
 
 def config_of(folder: Path) -> tuple[str, str, tuple[str, ...]] | None:
@@ -101,10 +100,7 @@ def config_of(folder: Path) -> tuple[str, str, tuple[str, ...]] | None:
 
 def base_of_adapter(folder: Path) -> str:
     """The base that an adapter's own config names; empty where the folder holds no adapter."""
-    try:
-        name = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+    name = read_object(folder / "adapter_config.json").get("base_model_name_or_path")
     return name if isinstance(name, str) else ""
 
 

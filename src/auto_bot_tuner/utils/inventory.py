@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from auto_bot_tuner.training.run_folder import LOCK, STATE_FILE, checkpoints, newest_checkpoint, owner_of
 from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.utils.json_files import read_object
 from auto_bot_tuner.utils.strict_yaml import read_yaml
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def run_folders(root: Path, depth: int = DEEPEST) -> Iterator[Path]:
 
 def read_run(folder: Path) -> RunFound:
     """What the files of a run's folder say. What cannot be read is as if it were not there."""
-    record = read_json(folder / "run.json")
+    record = read_object(folder / "run.json")
     config: dict[str, Any] = {}
     with contextlib.suppress(UserError):
         config = read_yaml(folder / "config.yaml")
@@ -128,7 +129,7 @@ def status_of(folder: Path, said: str) -> Status:
 def planned_steps(folder: Path) -> int | None:
     """The run's length as a checkpoint remembers it (a constant learning rate has no fixed one: None)."""
     for checkpoint in reversed(checkpoints(folder)):
-        shape = read_json(checkpoint / STATE_FILE).get("shape")
+        shape = read_object(checkpoint / STATE_FILE).get("shape")
         if isinstance(shape, dict) and shape.get("total_steps"):
             return int(shape["total_steps"])
     return None
@@ -165,12 +166,3 @@ def run_of_model(name: str) -> Path | None:
     if re.fullmatch(r"final|checkpoint-\d+|adapter", path.name):
         path = path.parent
     return path if any((path / mark).is_file() for mark in MARKS) else None
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is none."""
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}

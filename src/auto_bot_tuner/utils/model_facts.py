@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from auto_bot_tuner.utils.json_files import read_object
+
 HEADER_LENGTH = 8  # a safetensors file opens with the length of its JSON header, as 64-bit little-endian number
 LONGEST_HEADER = 100_000_000
 
@@ -47,15 +49,6 @@ def read_facts(folder: Path) -> ModelFacts:
         is_encoder_decoder=config.get("is_encoder_decoder") is True,
         own_code=_own_code(config),
     )
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A small JSON file that holds an object; empty where it does not."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def read_header(path: Path) -> dict[str, Any]:
