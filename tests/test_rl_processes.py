@@ -20,7 +20,10 @@ from tests.test_rl_processes import METHODS, make
 for method in METHODS:
     trainer = make(method, Path(sys.argv[1]) / method, processes=2)
     assert trainer.processes == 2, trainer.processes
+    looked, views = [], trainer.token_views
+    trainer.token_views = lambda: looked.append(found := views()) or found
     trainer.train()
+    assert [bool(found) for found in looked] == ([True, True] if trainer.is_main else []), looked
 """
 METHODS = ("ppo", "grpo")
 
@@ -35,6 +38,7 @@ def make(method: str, folder: Path, processes: int) -> Any:
         "eval_dataset": letter_prompts(5, 9),
         "micro_batch_tokens": 60,
         "save_steps": 3,
+        "num_samples": 1,
     }
     if method == "grpo":
         return grpo_trainer(folder, beta=0.1, loss="dapo", **shared)

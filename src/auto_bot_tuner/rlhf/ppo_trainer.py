@@ -203,8 +203,10 @@ class PPOTrainer(OnPolicyTrainer):
 
         def series(rollout: Rollout) -> dict[str, torch.Tensor]:
             deviation = self.deviation.state_dict()  # that of the training scores
-            self.appraise(rollout)
-            self.deviation.load_state_dict(deviation)
+            try:
+                self.appraise(rollout)
+            finally:
+                self.deviation.load_state_dict(deviation)
             assert rollout.rewards is not None and rollout.values is not None
             assert rollout.advantages is not None and rollout.reference_logprobs is not None
             return {

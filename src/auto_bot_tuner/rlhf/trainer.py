@@ -198,13 +198,20 @@ class RewardModelTrainer(Trainer):
         for row in range(min(self.config.num_samples, len(dataset))):
             group = dataset.group(row)
             sides = [up_to_the_end(ids, labels) for ids, labels in zip(group.input_ids, group.labels, strict=True)]
-            prompt = dataset.rows[row].prompt[-1]["content"]  # as it was asked, without the template's marks
+            prompt = self.question(dataset, row)
             for side, score in zip(sides, score_rows(self.model, [ids.tolist() for ids in sides]), strict=True):
                 response = side[group.prompt_length :]
                 shown = response[: self.config.sample_max_new_tokens]
                 text = self.tokenizer.decode(shown, skip_special_tokens=True) + " …" * (len(shown) < len(response))
                 found.append({"prompt": prompt, "response": text, "ended": True, "score": score})
         return found
+
+    def question(self, dataset: Any, row: int) -> str:
+        """The prompt as it was asked, without the template's marks; of a data set of token ids alone, decoded."""
+        if hasattr(dataset, "rows"):
+            return str(dataset.rows[row].prompt[-1]["content"])
+        group = dataset.group(row)
+        return str(self.tokenizer.decode(group.input_ids[0][: group.prompt_length], skip_special_tokens=True))
 
     @torch.no_grad()
     def token_views(self) -> list[View]:

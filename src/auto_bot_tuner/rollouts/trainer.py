@@ -157,21 +157,28 @@ class OnPolicyTrainer(Trainer):
     ) -> tuple[Rollout, dict[str, float]]:
         """Steps 1 to 3 for these prompts, shared between the processes; and the seconds of writing and of scoring."""
         mine = list(prompts[self.rank :: self.processes]) or list(prompts[:1])  # every process has something to do
-        started = time.perf_counter()
-        with self.accelerator.autocast():
-            rollout = write(self.model, dataset, mine, samples, self.config, number)
-        written = time.perf_counter()
-        rollout.raw_scores, rollout.components = self.reward.score(rollout.attempts)
-        rollout.scores = rollout.raw_scores
-        with evaluation_mode(self.module):
-            self.compare(rollout, number)
-        seconds = {"writing": written - started, "scoring": time.perf_counter() - written}
+        rollout, seconds = self.write_and_score_here(dataset, mine, samples, number)
         if self.processes > 1:
             parts: list[Rollout] = gather_object([rollout])[: len(prompts)]
             places = [place for rank in range(len(parts)) for place in range(rank, len(prompts), self.processes)]
             order = sorted(range(len(places)), key=places.__getitem__)  # the prompts' own, as one process has them
             rollout = take(join(parts), rows_of(rollout, order))
         return rollout, seconds
+
+    @torch.no_grad()
+    def write_and_score_here(
+        self, dataset: Any, prompts: Sequence[int], samples: int, number: int
+    ) -> tuple[Rollout, dict[str, float]]:
+        """Steps 1 to 3 in this process alone: no other is waited for, none waits."""
+        started = time.perf_counter()
+        with self.accelerator.autocast():
+            rollout = write(self.model, dataset, prompts, samples, self.config, number)
+        written = time.perf_counter()
+        rollout.raw_scores, rollout.components = self.reward.score(rollout.attempts)
+        rollout.scores = rollout.raw_scores
+        with evaluation_mode(self.module):
+            self.compare(rollout, number)
+        return rollout, {"writing": written - started, "scoring": time.perf_counter() - written}
 
     def compare(self, rollout: Rollout, number: int) -> None:
         """Step 3, and what else forward passes say: fresh old log-probabilities where writing's will not do; values."""

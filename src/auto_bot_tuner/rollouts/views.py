@@ -30,7 +30,7 @@ def views_of_responses(
         return []
     window, trainer.window = trainer.window, {}  # the statistics of the log are those of training
     try:
-        rollout, _ = trainer.write_and_score(dataset, rows, trainer.samples_per_prompt, EVALUATION)
+        rollout, _ = trainer.write_and_score_here(dataset, rows, trainer.samples_per_prompt, EVALUATION)
         with evaluation_mode(trainer.module), torch.no_grad():
             for cut in trainer.cut(rollout, range(len(rows)), 1):
                 trainer.foresee(rollout, cut, trainer.collate_rows(rollout, cut).to(trainer.accelerator.device))

@@ -155,7 +155,8 @@ class Trainer:
         return sample_responses(self)
 
     def token_views(self) -> list[dict[str, Any]]:
-        """A few rows token by token, for heat-maps: `training/token_views.py`. Called on every process."""
+        """A few rows token by token, for heat-maps: `training/token_views.py`. Called on the main process alone, so
+        nothing in it may wait for another process."""
         return []
 
     def observe(self, means: dict[str, float]) -> None:

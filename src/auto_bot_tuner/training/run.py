@@ -143,7 +143,9 @@ class Run:
             self.save()
 
     def show_tokens(self) -> None:
-        """The heat-maps' data; a run does not fail for a picture."""
+        """The heat-maps' data, by the main process; a run does not fail for a picture."""
+        if not self.trainer.is_main:
+            return
         try:
             if views := self.trainer.token_views():
                 self.emit("token_views", {"views": views})
