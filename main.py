@@ -117,8 +117,11 @@ def guarded(work: Callable[[], int], debug: bool) -> int:
         return complain("terminated", 143)
     except KeyboardInterrupt:
         return complain("interrupted", 130)
-    except BrokenPipeError:  # `… | head` has read enough; Python must not complain again while it closes stdout
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit) as error:  # `… | head` has read enough
+        # rich makes a SystemExit(1) of it.
+        if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains as it closes stdout
         return 0
     except Exception as error:  # the edge of the program: a bug of ours or of a library, in one line all the same
         if debug:

@@ -130,6 +130,24 @@ def test_wrong_usage_is_one_line_and_exit_code_2(capsys, argv, words):
         assert word in err
 
 
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["evaluate", "perplexity", "--model", "tiny"], "missing: --dataset (flags: python main.py evaluate"),
+        (["train-sft", "--learning-rte", "1"], "did you mean --learning-rate?"),
+        (["train-sft", "--epochs", "x"], "--epochs"),
+    ],
+)
+def test_wrong_usage_at_a_terminal_with_colours_is_the_same_line(monkeypatch, capsys, argv, words):
+    """There tyro paints its box, and between the codes nothing is found."""
+    plain = call(capsys, *argv)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert call(capsys, *argv) == plain
+    assert words in plain[2] and "\x1b" not in plain[2]
+
+
 def test_the_preset_lies_below_the_flags():
     arguments = commands.parse(
         "train-sft", ["--model", "tiny", "--preset", "quick", "--batch-size", "7", "--no-resume"]
@@ -216,6 +234,21 @@ def test_a_reader_that_leaves_early_is_no_error():
         shell=True, executable="/bin/bash", cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0 and done.stderr == "" and done.stdout.startswith("usage:")
+
+
+def test_nor_is_it_where_rich_prints():
+    work = "[Console().print(i) for i in range(99999)] and 9"
+    many = f"from rich.console import Console; import main, sys; sys.exit(main.guarded(lambda: {work}, False))"
+    done = subprocess.run(
+        f"'{sys.executable}' -c '{many}' | head -1; exit ${{PIPESTATUS[0]}}",
+        shell=True, executable="/bin/bash", cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stderr == "" and done.stdout == "0\n"
+
+
+def test_an_exit_that_a_library_asks_for_is_its_own():
+    with pytest.raises(SystemExit, match="3"):
+        main.guarded(lambda: sys.exit(3), debug=False)
 
 
 def test_an_interpreter_without_the_packages_goes_on_with_the_environment_or_says_what_to_do(tmp_path):
