@@ -125,6 +125,9 @@ def test_limits_of_a_container_count(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(machine, "CGROUP", tmp_path)
     assert machine.cores()[0] == 0.5
     assert machine.memory() == (1_000_000, 600_000)
+    # Files that were read lie in the container's memory too, and make room when it is needed.
+    (tmp_path / "memory.stat").write_text("anon 300000\nactive_file 20000\ninactive_file 80000\n")
+    assert machine.memory() == (1_000_000, 680_000)
     for name in ("cpu.max", "memory.max"):
         (tmp_path / name).write_text("max 100000" if name == "cpu.max" else "max")
     assert machine.cores()[0] >= 1 and machine.memory()[0] > 10**8

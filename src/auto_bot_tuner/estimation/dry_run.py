@@ -110,9 +110,11 @@ def checkpointing_off(model: Any) -> Iterator[None]:
     modules = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
     for module in modules:
         module.gradient_checkpointing = False
-    yield
-    for module in modules:
-        module.gradient_checkpointing = True
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.gradient_checkpointing = True
 
 
 def read_tokens(trainer: Trainer, batch: Batch) -> int:

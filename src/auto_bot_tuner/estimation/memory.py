@@ -13,17 +13,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from auto_bot_tuner.utils import saving
+from auto_bot_tuner.utils import machine, saving
 
 if TYPE_CHECKING:
     from auto_bot_tuner.training.loop import Trainer
 
-CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 ADAM_AVERAGES = 2  # of the gradient, and of its square
 ADAM_CLOCK = 4  # bytes: each tensor's own count of steps, a float32
 
@@ -158,19 +156,8 @@ def available(device: torch.device) -> int:
     """Bytes that this run could have on its device, with what it has already."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0]) + int(torch.cuda.memory_reserved(device))
-    import psutil
-
-    free = int(psutil.virtual_memory().available) + resident()
-    if device.type == "mps":
-        return min(free, int(torch.mps.recommended_max_memory()))
-    return min([free, *container_limits()])
-
-
-def container_limits() -> Iterator[int]:
-    """What a container may use at most, where this is one."""
-    for path in map(Path, CONTAINER_LIMITS):
-        if path.is_file() and (text := path.read_text().strip()).isdigit():
-            yield int(text)
+    free = machine.memory()[1] + resident()
+    return min(free, int(torch.mps.recommended_max_memory())) if device.type == "mps" else free
 
 
 @contextmanager

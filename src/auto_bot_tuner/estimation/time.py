@@ -129,21 +129,3 @@ def sample_seconds(trainer: Trainer) -> float:
         lambda: respond(trainer.model, trainer.tokenizer, conversations, writing), trainer.accelerator.device
     )
     return seconds * config.sample_max_new_tokens / tokens
-
-
-def in_words(seconds: float) -> str:
-    """
-    >>> in_words(8.2), in_words(200), in_words(4000), in_words(0.02)
-    ('8 s', '3 min 20 s', '1 h 7 min', '20 ms')
-    """
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 3:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 600:
-        return f"{whole // 60} min {whole % 60} s"
-    minutes = round(whole / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -6,7 +6,7 @@ from auto_bot_tuner.estimation.advice import advice_in_words
 from auto_bot_tuner.estimation.dry_run import DryRun
 from auto_bot_tuner.estimation.memory import Memory, in_words
 from auto_bot_tuner.estimation.time import Duration
-from auto_bot_tuner.estimation.time import in_words as time_in_words
+from auto_bot_tuner.utils.durations import duration
 
 
 def in_lines(found: DryRun, device: str) -> str:
@@ -45,14 +45,14 @@ def time_lines(spent: Duration | None) -> list[str]:
     """The whole, and what it is made of."""
     if spent is None:
         return ["time             not measured, as a step would not fit"]
-    made_of = [(spent.step * spent.steps, f"{spent.steps:,} steps of {time_in_words(spent.step)}")]
+    made_of = [(spent.step * spent.steps, f"{spent.steps:,} steps of {duration(spent.step)}")]
     if spent.rollouts:
-        rollouts = f"{spent.rollouts:,} rollouts of {time_in_words(spent.rollout)}"
+        rollouts = f"{spent.rollouts:,} rollouts of {duration(spent.rollout)}"
         made_of.insert(0, (spent.rollout * spent.rollouts, rollouts))
     if spent.evaluation:
-        evaluations = f"{spent.evaluations:,} evaluations of {time_in_words(spent.evaluation)}, samples included"
+        evaluations = f"{spent.evaluations:,} evaluations of {duration(spent.evaluation)}, samples included"
         made_of.append((spent.evaluation * spent.evaluations, evaluations))
     if spent.before:
         made_of.append((spent.before, "the reference's log-probabilities, once"))
-    total = f"time             about {time_in_words(spent.total)}, measured on this machine as busy as it is now"
-    return [total, *(f"  {time_in_words(seconds):14} {what}" for seconds, what in made_of)]
+    total = f"time             about {duration(spent.total)}, measured on this machine as busy as it is now"
+    return [total, *(f"  {duration(seconds):14} {what}" for seconds, what in made_of)]

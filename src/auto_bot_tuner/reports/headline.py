@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from auto_bot_tuner.reports.numbers import duration, plain, shown
+from auto_bot_tuner.reports.numbers import plain, shown
 from auto_bot_tuner.reports.run_files import EVAL, Row, RunFiles, is_number
 from auto_bot_tuner.training.lineage import lineage_of
+from auto_bot_tuner.utils.durations import duration
 
 FIGURES = {
     "sft": (("loss", "down"), ("accuracy", "up"), ("perplexity", "down")),

@@ -62,18 +62,3 @@ def short(value: float) -> str:
         digits, _, power = f"{value:.1e}".partition("e")
         return f"{float(digits):g}e{int(power)}"
     return f"{value:.4g}".replace("-", MINUS)
-
-
-def duration(seconds: float) -> str:
-    """
-    >>> [duration(seconds) for seconds in (0.4, 19.2, 150, 7384)]
-    ['0.4 s', '19 s', '2 min 30 s', '2 h 3 min']
-    """
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Undefined
 from markupsafe import Markup
 
 from auto_bot_tuner.reports import numbers
+from auto_bot_tuner.utils.durations import duration
 from auto_bot_tuner.utils.errors import UserError
 from auto_bot_tuner.utils.terminal import neutral
 
@@ -46,7 +47,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"plain": numbers.plain, "short": numbers.short, "duration": numbers.duration}
+    made.filters |= {"plain": numbers.plain, "short": numbers.short, "duration": duration}
     made.globals |= {"shown": numbers.shown}
     return made
 

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from auto_bot_tuner.reports.headline import Figure
-from auto_bot_tuner.reports.numbers import MINUS, SHARES, duration, shown
+from auto_bot_tuner.reports.numbers import MINUS, SHARES, shown
 from auto_bot_tuner.reports.pages import write_page
 from auto_bot_tuner.reports.run_files import Row, is_number
+from auto_bot_tuner.utils.durations import duration
 from auto_bot_tuner.utils.errors import UserError
 from auto_bot_tuner.utils.json_files import read_object
 

@@ -15,6 +15,11 @@ from typing import Any
 GIB = 2**30
 SIDE = 256  # of the matrices that try a precision: large enough to use the units, small enough for an old CPU
 CGROUP = Path("/sys/fs/cgroup")
+# Of both generations of control groups: the limit, what is used, and in memory.stat what of that is files.
+CONTAINERS = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 @dataclass(frozen=True)
@@ -62,12 +67,23 @@ def memory() -> tuple[int, int]:
         total, free = int(state.total), int(state.available)
     except (ImportError, OSError):
         return 0, 0
+    for limit_file, used_file, cache_line in CONTAINERS:
+        try:
+            limit = int((CGROUP / limit_file).read_text())
+            used = int((CGROUP / used_file).read_text()) - file_cache(CGROUP / limit_file, cache_line)
+        except (OSError, ValueError):  # none of this kind, or "max"
+            continue
+        return min(total, limit), min(free, max(limit - used, 0))
+    return total, free
+
+
+def file_cache(beside: Path, line: str) -> int:
+    """Bytes that a container uses for files it has read, and gives back when they are needed."""
     try:
-        limit = int((CGROUP / "memory.max").read_text())
-        used = int((CGROUP / "memory.current").read_text())
-    except (OSError, ValueError):
-        return total, free
-    return min(total, limit), min(free, max(limit - used, 0))
+        words = (beside.parent / "memory.stat").read_text().split()
+        return int(words[words.index(line) + 1])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def disk(path: Path) -> tuple[Path, int, bool]:
