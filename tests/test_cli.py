@@ -102,6 +102,7 @@ def test_help_and_mistakes_import_nothing_heavy(argv):
         (["train-sft", "--batch-size", "0"], ["--batch-size should be greater than 0, not 0"]),
         (["train-sft", "--batch-size", "2.5"], ["--batch-size", "2.5"]),
         (["train-sft", "--batch-size"], ["--batch-size"]),
+        (["download", "model"], ["missing: id (flags: python main.py download model --help)"]),
         (["train-sft", "--epochs", "nan"], ["--epochs should be a finite number"]),
         (["train-sft", "--grad-accum", "-4"], ["--grad-accum should be greater than 0, not -4"]),
         (["train-sft", "--precision", "fp8"], ["'fp8'", "bf16"]),
@@ -133,7 +134,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(capsys, argv, words):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["evaluate", "perplexity", "--model", "tiny"], "missing: --dataset (flags: python main.py evaluate"),
+        (["evaluate", "perplexity", "--model", "tiny"], "missing: --dataset (flags: python main.py evaluate perplexity --help)"),
         (["train-sft", "--learning-rte", "1"], "did you mean --learning-rate?"),
         (["train-sft", "--epochs", "x"], "--epochs"),
     ],

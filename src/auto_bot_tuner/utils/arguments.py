@@ -21,6 +21,7 @@ from auto_bot_tuner.utils.settings import all_settings, in_one_line
 # Sections are for reading: `--learning-rate`, not `--training.learning-rate`.
 FLAT = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
 RULE = "\0"
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # tyro's, where stdout is a terminal
 
 
 def parse_arguments(arguments_class: Any, argv: Sequence[str], program: str, default: Any = None) -> Any:
@@ -47,7 +48,7 @@ def parse_arguments(arguments_class: Any, argv: Sequence[str], program: str, def
 
 def one_line(box: str, program: str, arguments_class: Any = None) -> str:
     """tyro's box as one line: the complaint, the near misses, and where the help is."""
-    inside = [line.strip("│╭╮╰╯|+ ") for line in box.splitlines()]
+    inside = [line.strip("│╭╮╰╯|+ ") for line in COLOURS.sub("", box).splitlines()]
     # Rules part the sections. The title stands in the upper border, or in a section of its own before an ASCII rule.
     text = "\n".join(RULE if line.endswith(("───", "---")) or line.startswith("─") else line for line in inside)
     sections = [" ".join(section.split()) for section in text.split(RULE)]
@@ -58,7 +59,7 @@ def one_line(box: str, program: str, arguments_class: Any = None) -> str:
     sentence = sentence or complaint[:1].lower() + complaint[1:].rstrip(".")
     near = re.findall(r"(?:meant|to \S+?): (--[\w-]+)", "\n".join(rest))
     meant = f"; did you mean {', '.join(dict.fromkeys(near))}?" if near else ""
-    help_line = re.search(r"For full helptext, (?:run|see) (.+ --help)", rest[-1] if rest else "")
+    help_line = re.search(r"For full helptext, (?:run|see):? (.+ --help)", rest[-1] if rest else "")
     return f"{sentence}{meant} (flags: {help_line[1] if help_line else f'{program} --help'})"
 
 
@@ -92,7 +93,7 @@ def _missing(complaint: str, arguments_class: Any) -> str:
     names = [setting.name if setting.positional else setting.flag for setting in all_settings(arguments_class)]
     positional = [setting.name for setting in all_settings(arguments_class) if setting.positional]
     flags = [name for name in dict.fromkeys(names) if re.search(rf"(?<!\S){re.escape(name)} [A-Z{{\[]", complaint)]
-    return f"missing: {', '.join(flags or positional)}"
+    return f"missing: {', '.join(flags or dict.fromkeys(positional))}"
 
 
 def _flags(arguments_class: Any) -> dict[str, str]:
