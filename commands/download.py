@@ -15,7 +15,7 @@ import tyro
 from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.training.config import STRICT
-from auto_bot_tuner.utils.errors import UsageError
+from auto_bot_tuner.utils.errors import UsageError, UserError
 from auto_bot_tuner.utils.terminal import neutral
 from commands.json_file import check_writable, write_json
 from commands.labelled import labelled
@@ -107,7 +107,14 @@ def refuse_what_is_here(name: str, kind: str) -> None:
         raise UsageError(f"{name} lies here already, there is nothing to download: use it with {flag}")
 
 
-def fetch_model(arguments: ModelArguments) -> dict[str, Any]:
+def is_to_fetch(base: str) -> bool:
+    """Whether an adapter's base is a hub id: bundled names and paths are none."""
+    from auto_bot_tuner.assets import BUNDLED_MODELS
+
+    return base not in BUNDLED_MODELS and not base.startswith("/") and not Path(base).exists()
+
+
+def fetch_model(arguments: ModelArguments, is_base: bool = False) -> dict[str, Any]:
     """Fetch, say what it is; the record for `--json`. An adapter's base comes with it."""
     from auto_bot_tuner.utils.hub_cache import cached
     from auto_bot_tuner.utils.hub_download import check_room, list_repository, one_bar, readable_size, wanted_of_model
@@ -130,9 +137,13 @@ def fetch_model(arguments: ModelArguments) -> dict[str, Any]:
     facts = read_facts(folder)
     show_model(name, folder, left)
     record = {"kind": "model", "name": name, "path": str(folder), "downloaded": left is not None, **asdict(facts)}
-    if facts.base and not Path(facts.base).exists() and not facts.base.startswith("/"):
+    if facts.base and is_to_fetch(facts.base):
+        if is_base:
+            raise UserError(
+                f"{name} is an adapter itself, on {neutral(facts.base)}: an adapter of an adapter cannot be loaded"
+            )
         print(f"\nIts base model, {neutral(facts.base)}:")
-        record["base_model"] = fetch_model(ModelArguments(id=facts.base, update=arguments.update))
+        record["base_model"] = fetch_model(ModelArguments(id=facts.base, update=arguments.update), is_base=True)
     return {**record, "size_bytes": sum(path.stat().st_size for path in folder.iterdir() if path.is_file())}
 
 

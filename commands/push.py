@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,13 @@ from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.training.config import STRICT
 from auto_bot_tuner.utils.errors import UsageError, UserError, one_line
+from auto_bot_tuner.utils.hub_cache import INDEX
+from auto_bot_tuner.utils.model_source import WEIGHTS
 from auto_bot_tuner.utils.terminal import neutral
 from commands.labelled import labelled
 
 if TYPE_CHECKING:
     from auto_bot_tuner.utils.hub_upload import Parcel
-
-WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -136,8 +137,14 @@ def look_there(repo: str, private: bool) -> Any:
 
 
 def is_stale(name: str, parcel: Parcel) -> bool:
-    """Weights of an earlier push that this one does not overwrite: two models in one folder would be neither."""
-    return name.endswith(WEIGHTS) and name not in parcel.files
+    """Weights of an earlier push that this one does not overwrite: two models in one folder would be neither.
+
+    Only names that a model or an adapter is loaded by, and only in the folders that a push writes to: whatever else
+    somebody keeps in the repository stays.
+    """
+    inside, _, own = name.rpartition("/")
+    is_loaded = any(fnmatch(own, pattern) for pattern in (*WEIGHTS, INDEX))
+    return is_loaded and inside in ("", "adapter") and name not in parcel.files
 
 
 def is_agreed(repo: str) -> bool:

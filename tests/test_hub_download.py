@@ -12,8 +12,10 @@ import pytest
 from auto_bot_tuner.data.dataset_facts import uses
 from auto_bot_tuner.utils import hub_download
 from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.utils.hub_cache import Cached
 from auto_bot_tuner.utils.model_facts import read_facts, read_header
 from auto_bot_tuner.utils.model_source import download, find_model
+from commands.download import ModelArguments, fetch_model, is_to_fetch
 from tests.hub_commands import NOWHERE, run_commands
 from tests.hub_standin import Hub, Repository, make_hub, serve
 
@@ -170,7 +172,7 @@ def test_code_of_a_repository_is_neither_fetched_nor_run_unasked(
     assert "with --trust-remote-code they run on this machine with your rights" in words
     folder = Path(json.loads((tmp_path / "unasked.json").read_text())["path"])
     assert "modeling_strange.py (fetched)" in asked.out and (folder / "modeling_strange.py").is_file()
-    with pytest.raises(UserError, match=r"brings Python code of its own.*trust_remote_code"):
+    with pytest.raises(UserError, match=r"brings Python code of its own.*--trust-remote-code"):
         load_model_and_tokenizer(folder)
     assert not (tmp_path / "trace").exists()
 
@@ -248,3 +250,12 @@ def test_facts_are_those_of_the_loaded_model(tmp_path: Path) -> None:
 )
 def test_columns_tell_what_a_data_set_is_good_for(columns: str, verbs: list[str]) -> None:
     assert [use.verb for use in uses(columns.split())] == verbs
+
+
+def test_an_adapter_that_names_itself_as_its_base_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "me/own", "r": 4}))
+    known = [Cached("me/own", "model", 1, 0.0, tmp_path)]
+    monkeypatch.setattr("auto_bot_tuner.utils.hub_cache.cached", lambda kind: known)
+    with pytest.raises(UserError, match=r"me/own is an adapter itself, on me/own"):
+        fetch_model(ModelArguments(id="me/own"))
+    assert not is_to_fetch("tiny") and not is_to_fetch(str(tmp_path)) and is_to_fetch("me/own")

@@ -15,7 +15,8 @@ import pytest
 from safetensors.torch import load_file
 
 from auto_bot_tuner.utils.errors import UserError
-from auto_bot_tuner.utils.hub_upload import is_sent, pack
+from auto_bot_tuner.utils.hub_upload import Parcel, is_sent, pack
+from commands.push import is_stale
 from tests.hub_commands import NOWHERE, ROOT, run_commands
 from tests.hub_standin import Hub, Repository, make_hub, serve
 from tests.models import save_tiny_model
@@ -228,3 +229,11 @@ def test_at_a_terminal_a_public_push_is_asked_for(
     assert "Everybody will be able to read" in screen
     assert (("models", f"me/{name}") in hub.repositories) == is_sent_then, screen
     assert ("Nothing was sent." in screen) != is_sent_then
+
+
+def test_only_what_a_model_is_loaded_by_is_stale() -> None:
+    parcel = Parcel(Path(), {"model.safetensors": b""}, [])
+    there = ["model-00001-of-00002.safetensors", "model.safetensors.index.json", "adapter/adapter_model.safetensors"]
+    assert all(is_stale(name, parcel) for name in there)
+    kept = ["model.safetensors", "v2/model.safetensors", "embeddings.safetensors", "README.md"]
+    assert not any(is_stale(name, parcel) for name in kept)
