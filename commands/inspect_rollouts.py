@@ -66,6 +66,7 @@ class RolloutSettings:
             max_new_tokens=self.max_new_tokens,
             value_from=self.value_from,
             kl_coefficient=self.kl_coefficient,
+            minibatches=1,  # no step is taken, and the rows may be few
             whiten_advantages=False,  # over the few tokens of one response the scale would mean nothing
             report_to=(),
         )

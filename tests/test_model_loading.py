@@ -286,7 +286,7 @@ BROKEN_MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     "encoder-decoder": (write("config.json", '{"model_type": "t5"}'), "encoder-decoder"),
     "its own code": (
         edit_json("config.json", model_type="own", auto_map={"AutoConfig": "own.Config"}),
-        "set trust_remote_code",
+        "pass --trust-remote-code",
     ),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "no weights"),
     "pickled weights": (only_pickled, "only pickled weights .pytorch_model.bin."),
