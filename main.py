@@ -104,15 +104,19 @@ def overview(verbs: Mapping[str, tuple[str, str]]) -> str:
 
 
 def guarded(work: Callable[[], int], debug: bool) -> int:
-    """Run `work`; what goes wrong becomes one line on stderr and an exit code."""
+    """Run `work`; what goes wrong becomes one line on stderr and an exit code.
+
+    The line may quote a template, a row or a server: its control characters are shown, never obeyed by the terminal.
+    """
     from auto_bot_tuner.utils.errors import UserError
+    from auto_bot_tuner.utils.terminal import neutral
 
     try:
         return work()
     except UserError as error:
         if debug:
             traceback.print_exc()
-        return complain(str(error), error.exit_code)
+        return complain(neutral(str(error)), error.exit_code)
     except Terminated:
         return complain("terminated", 143)
     except KeyboardInterrupt:
@@ -127,7 +131,7 @@ def guarded(work: Callable[[], int], debug: bool) -> int:
         if debug:
             traceback.print_exc()
         what = " ".join(str(error).split()) or "no message"
-        return complain(f"{type(error).__name__}: {what} (unexpected; --debug shows where)", 1)
+        return complain(f"{type(error).__name__}: {neutral(what)} (unexpected; --debug shows where)", 1)
 
 
 def complain(message: str, exit_code: int) -> int:

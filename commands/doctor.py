@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -75,7 +76,7 @@ def examine() -> tuple[list[Check], Device | None]:
     """All checks in the order of the report, and the device that a run would take."""
     from commands import doctor_checks as look
 
-    with contextlib.redirect_stderr(None):  # libraries that find something odd say so themselves, in many lines
+    with contextlib.redirect_stderr(io.StringIO()):  # what libraries find odd they say in many lines
         slow = [look.patiently(look.cache, "hub cache"), look.patiently(look.hub, "hub")]
         pytorch, torch = look.pytorch()
         checks, device = [look.python(), pytorch], None

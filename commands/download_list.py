@@ -14,6 +14,7 @@ def show_list() -> dict[str, Any]:
     """Print the table; the record for `--json`."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from auto_bot_tuner.utils.hub_cache import hub_folder
     from auto_bot_tuner.utils.hub_download import readable_size, short
@@ -27,7 +28,7 @@ def show_list() -> dict[str, Any]:
             table.add_section()
         what = {"model": "model", "dataset": "data set"}[entry["kind"]]
         size, used = readable_size(entry["size_bytes"]), ago(entry["last_used"])
-        table.add_row(neutral(entry["name"]), what, entry["from"], size, used)
+        table.add_row(Text(neutral(entry["name"])), what, entry["from"], size, used)
     Console(highlight=False).print(table)
     fetched = [entry for entry in entries if entry["from"] == "hub"]
     total = sum(entry["size_bytes"] for entry in fetched)

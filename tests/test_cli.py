@@ -224,6 +224,14 @@ def test_exit_codes_and_one_line_whatever_escapes(capsys, error, exit_code):
     assert err.startswith("error: ") and err.count("\n") == 1 and "Traceback" not in err
 
 
+def test_what_an_error_quotes_does_not_drive_the_terminal(capsys):
+    def work() -> int:
+        raise UserError("the template says: \x1b]0;owned\x07\x1b[31mred")
+
+    assert main.guarded(work, debug=False) == 1
+    assert "\x1b" not in (err := capsys.readouterr().err) and "owned" in err
+
+
 def test_debug_shows_the_traceback(capsys):
     code, _, err = call(capsys, "train-config", "configs/missing.yaml", "--debug")
     assert code == 2 and "Traceback" in err and err.splitlines()[-1].startswith("error: no config file")

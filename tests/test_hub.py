@@ -204,7 +204,7 @@ def test_without_a_hub_one_line_says_so_and_what_is_here_works_on(hub: Hub, home
         home,
         tmp_path,
     )
-    must_be_one_line(model, "cannot reach the model hub", "--model tiny", NOWHERE)
+    must_be_one_line(model, "cannot reach the model hub", "the bundled model, tiny", NOWHERE)
     must_be_one_line(data, "cannot reach the hub", "--dataset tiny-instructions", NOWHERE)
     assert cached == (0, "")
     assert not (tmp_path / "run").exists()

@@ -21,7 +21,7 @@ from auto_bot_tuner.rlhf.scoring import score_rows
 from auto_bot_tuner.training.events import Event
 from auto_bot_tuner.training.lineage import Ancestor, lineage_of
 from auto_bot_tuner.training.record import digest
-from auto_bot_tuner.utils.errors import Interrupted
+from auto_bot_tuner.utils.errors import Interrupted, UserError
 from tests.preference_runs import dpo_trainer
 from tests.reward_runs import small_reward_trainer
 from tests.rl_runs import grpo_trainer, letter_prompts, letter_reward_model, moved, ppo_trainer, run_logged, snapshot
@@ -131,6 +131,20 @@ def test_a_failed_run_and_a_killed_one(tmp_path: Path) -> None:
     killed.callbacks.append(killing_at(2))
     assert in_a_child(killed.train) == -signal.SIGKILL
     assert record_of(tmp_path / "killed")["status"] == "running"
+
+
+def test_a_reporter_that_cannot_close_hides_neither_the_error_nor_the_end(tmp_path: Path) -> None:
+    def report(event: Event) -> None:
+        if event.name == "end":
+            raise OSError(28, "No space left on device")
+        if event.name == "log":
+            raise UserError("the first cause")
+
+    trainer = small_trainer(tmp_path, max_steps=2)
+    trainer.callbacks.append(report)
+    with pytest.raises(UserError, match="the first cause"):
+        trainer.train()
+    assert record_of(tmp_path)["status"] == "failed"
 
 
 def test_a_fresh_run_starts_its_own_record(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ class ProgressLine:
             self.progress.stop()
 
     def note(self, text: str) -> None:
-        self.console.print(f"[dim]{escape(text)}[/]", soft_wrap=True)
+        self.console.print(f"[dim]{escape(neutral(text))}[/]", soft_wrap=True)
 
     def show_sample(self, sample: dict[str, object]) -> None:
         """One prompt and its answer on two lines. Model output is data: no markup, no control codes."""

@@ -24,7 +24,7 @@ from auto_bot_tuner.training.run_folder import (
     newest_checkpoint,
     open_run_folder,
 )
-from auto_bot_tuner.utils.errors import Interrupted, UserError, one_line
+from auto_bot_tuner.utils.errors import Interrupted, one_line
 
 if TYPE_CHECKING:
     from auto_bot_tuner.training.loop import Trainer
@@ -86,10 +86,11 @@ class Run:
     ) -> None:
         self.close()
         if error is not None:
-            self.emit("end", {})  # reporters close their files however the run ends
             stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-            with contextlib.suppress(UserError):  # the error itself is what counts
+            with contextlib.suppress(Exception):  # the error itself is what counts
                 self.write_down("interrupted" if stopped else "failed")
+            with contextlib.suppress(Exception):
+                self.emit("end", {})  # reporters close their files however the run ends
             if isinstance(error, Interrupted):
                 self.report()
 

@@ -17,7 +17,7 @@ Kind = Literal["model", "dataset"]
 WORDS: dict[Kind, str] = {"model": "model", "dataset": "data set"}
 BUNDLED: dict[Kind, tuple[str, ...]] = {"model": tuple(BUNDLED_MODELS), "dataset": tuple(BUNDLED_DATASETS)}
 OFFLINE_CURE: dict[Kind, str] = {
-    "model": "connect to the network, give --model a local folder, or use the bundled model: --model tiny",
+    "model": "connect to the network, or name a local folder or the bundled model, tiny",
     "dataset": "check the network, name a local file, or use the bundled data: --dataset tiny-instructions (for SFT), "
     "tiny-preferences, tiny-prompts (for PPO) or tiny-puzzles (for GRPO)",
 }
