@@ -16,7 +16,7 @@ from auto_bot_tuner.training.config import STRICT
 from auto_bot_tuner.utils.errors import UsageError
 from auto_bot_tuner.utils.json_files import read_lines
 from commands import train_ppo
-from commands.evaluate.reward import check_picture
+from commands.evaluate.printing import check_picture
 from commands.json_file import check_writable, write_json
 from commands.layers import preset_layers
 from commands.rollouts import prompts_of

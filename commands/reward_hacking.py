@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from auto_bot_tuner.training.config import STRICT, PositiveFloat
 from auto_bot_tuner.utils.terminal import neutral
 from commands import demo
-from commands.evaluate.reward import check_picture
+from commands.evaluate.printing import check_picture
 from commands.json_file import check_writable, write_json
 from commands.training import say
 

@@ -349,7 +349,7 @@ def test_rows_that_compare_nothing_are_one_line(row: dict[str, Any], words: str)
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_the_picture_shows_every_category(suffix: str, tmp_path: Path) -> None:
-    report = report_of([1.0, -1.0, 3.0] * 20, categories=["rude", "wrong <&> $x", "_private"] * 20)
+    report = report_of([1.0, -1.0, 3.0] * 20, categories=["rude", "wrong <&> $x", "_private", r"$\frac{$"] * 15)
     file = tmp_path / "new" / f"card.{suffix}"
     draw_reward_report(report, file, "a title")
     if suffix == "png":

@@ -47,13 +47,6 @@ def to_answer(rows: Any) -> list[Any]:
     return [question(rows[i], rows.where(i)) for i in range(len(rows))]
 
 
-def check_answers(rows: Any) -> None:
-    from auto_bot_tuner.evaluation.reference import question_and_answer
-
-    for i in range(len(rows)):
-        question_and_answer(rows[i], rows.where(i))
-
-
 def load_model(arguments: ModelArguments, name: str = "") -> tuple[Any, Any]:
     """(model, tokenizer) of `--model`, or of another `name` with the same settings."""
     from auto_bot_tuner.utils.model_loading import load_model_and_tokenizer

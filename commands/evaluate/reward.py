@@ -13,8 +13,6 @@ from commands.evaluate.inputs import load, split_of
 from commands.evaluate.printing import check_picture
 from commands.evaluate.reward_card import as_record, print_card
 
-__all__ = ["RewardArguments", "check_picture", "measure"]
-
 
 @dataclass(config=STRICT, kw_only=True)
 class RewardArguments(RowArguments):
@@ -59,7 +57,7 @@ def measure(arguments: RewardArguments) -> dict[str, Any]:
     title = f"{arguments.model} on {arguments.dataset}, {split_of(arguments)} ({counted})"
     print_card(report, title, found.left_out)
     if prompts < len(found.pairs):
-        print("\npairs of one prompt are not independent: the intervals count what they really add")
+        print("\npairs of one prompt are not independent: the intervals count what each adds")
     if arguments.plot:
         from auto_bot_tuner.evaluation.charts import draw_reward_report
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auto_bot_tuner.evaluation.charts import BLUE, DARK, GREY, PALE, RED, save_figure, tidy, whiskers
+from auto_bot_tuner.evaluation.charts import BLUE, DARK, GREY, PALE, RED, new_figure, save_figure, tidy, whiskers
 from auto_bot_tuner.evaluation.intervals import Share
 from auto_bot_tuner.evaluation.quality import LOOP_LENGTH, ngrams
 
@@ -203,7 +203,7 @@ def bars(axes: Axes, names: Sequence[str], values: Sequence[float], spans: Seque
     axes.barh(y, values, color=[BLUE if name == "all" else PALE for name in names], height=0.65)
     axes.errorbar(values, y, xerr=spans, fmt="none", ecolor=DARK, linewidth=1, capsize=2)
     axes.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6))
-    axes.set_yticks(list(y), [plain(name) for name in names])
+    axes.set_yticks(list(y), list(names))
     tidy(axes)
 
 
@@ -211,26 +211,11 @@ def label(axes: Axes, place: int, text: str) -> None:
     axes.annotate(text, (1.02, place), va="center", fontsize=9, annotation_clip=False)
 
 
-def plain(text: str) -> str:
-    """A name of somebody's data as it is written: matplotlib reads dollars as mathematics."""
-    return text.replace("$", r"\$")
-
-
 def one_panel(count: int, extra: float = 0.0) -> tuple[Figure, Axes]:
     figure = new_figure(8, 1.7 + extra + 0.32 * count)
     return figure, figure.subplots()
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """A figure of its own, not pyplot's: nothing global, no window, whatever backend the user has set."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def finish(figure: Any, title: str, file: str | Path) -> None:
-    figure.suptitle(plain(title), fontsize=10)
+    figure.suptitle(title, fontsize=10)
     save_figure(figure, file)

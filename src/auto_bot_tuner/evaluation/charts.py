@@ -23,15 +23,10 @@ def draw_reward_report(report: RewardReport, file: str | Path, title: str = "") 
     Raises:
         UserError: the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     shares = {"all pairs": report.accuracy, **dict(list(report.by_category.items())[:MOST_BARS])}
     if len(report.by_category) == 1:
         shares = {"all pairs": report.accuracy, **report.by_length}
-    # A figure of its own, not pyplot's: nothing global, no window, whatever backend the user has set.
-    figure = Figure(figsize=(11, max(4.2, 1.6 + 0.36 * len(shares))), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11, max(4.2, 1.6 + 0.36 * len(shares)))
     calibration, bars = figure.subplots(1, 2, width_ratios=(1, 1.25))
     draw_calibration(calibration, report)
     draw_shares(bars, shares, report)
@@ -39,15 +34,33 @@ def draw_reward_report(report: RewardReport, file: str | Path, title: str = "") 
     save_figure(figure, file)
 
 
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of its own, not pyplot's: nothing global, no window, whatever backend the user has set."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def save_figure(figure: Figure, file: str | Path) -> None:
     """Write a figure, with the folders above its file; the suffix says the format.
+
+    Its words are written as they are: matplotlib would read the dollars in a name of somebody's data as mathematics.
 
     Raises:
         UserError: the file cannot be written.
     """
+    from matplotlib import rc_context
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # type: ignore[attr-defined]
     try:
         Path(file).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file, dpi=120)
+        with rc_context({"text.parse_math": False}):  # of what is only made now, such as marks of an axis
+            figure.savefig(file, dpi=120)
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror or error}") from error
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from auto_bot_tuner.evaluation.charts import BLUE, DARK, GREY, RED, save_figure, tidy
+from auto_bot_tuner.evaluation.charts import BLUE, DARK, GREY, RED, new_figure, save_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,10 +42,9 @@ def draw_against_divergence(panels: Mapping[str, Sequence[Line]], file: str | Pa
         UserError: the file cannot be written.
     """
     from matplotlib import rc_context
-    from matplotlib.figure import Figure
 
     labels = list(dict.fromkeys(line.label for lines in panels.values() for line in lines))
-    figure = Figure(figsize=(5.2 * len(panels) + 0.6, 4.4), layout="constrained")
+    figure = new_figure(5.2 * len(panels) + 0.6, 4.4)
     every_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (name, lines) in zip(every_axes, panels.items(), strict=True):
         draw_lines(axes, lines, labels)

@@ -33,12 +33,9 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]], method: str, file: Path) -
     shown = [name for name in TELLING.get(method, ("loss",)) if name in known]
     if not shown:
         return False
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from auto_bot_tuner.evaluation.charts import new_figure  # it imports numpy, which only a run pays
 
-    # A figure of its own, not pyplot's: nothing global, no window, whatever backend the user has set.
-    figure = Figure(figsize=(3.6 * len(shown), 2.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(3.6 * len(shown), 2.8)
     for axes, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         draw_curve(axes, metrics, name)
     try:
