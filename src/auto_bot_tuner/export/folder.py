@@ -10,6 +10,7 @@ from pathlib import Path
 
 from auto_bot_tuner.training.run_folder import written_aside
 from auto_bot_tuner.utils.errors import UsageError
+from auto_bot_tuner.utils.front_matter import join_card, split_card
 
 CARD = "README.md"
 HEADING = "## This export"  # in the card of every export, and of nothing else: only such a folder is ever replaced
@@ -63,17 +64,10 @@ def write_card(folder: Path, origin: Path, library: str, words: str, facts: list
     except (OSError, UnicodeDecodeError):
         card = f"---\nlibrary_name: {library}\n---\n# {origin.name}\n"
     # An adapter's card calls it a peft model, and a second export would describe itself twice.
-    head, body = front_matter(card)
-    lines = [line for line in head.splitlines() if not line.startswith("library_name:")] + [f"library_name: {library}"]
-    body = re.sub(rf"\n{HEADING}\n.*?(?=\n## |\Z)", "", body, flags=re.DOTALL)
-    text = "---\n" + "\n".join(lines) + "\n---\n" + body.rstrip("\n") + "\n\n" + words
-    (folder / CARD).write_text(text, encoding="utf-8")
+    head, rest = split_card(card)
+    head = [line for line in head if not line.startswith("library_name:")] + [f"library_name: {library}"]
+    body = re.sub(rf"\n{HEADING}\n.*?(?=\n## |\Z)", "", "\n".join(rest), flags=re.DOTALL)
+    (folder / CARD).write_text(join_card(head, [body.rstrip("\n"), "", words]), encoding="utf-8")
     for picture in re.findall(r"!\[[^]]*\]\(([\w.-]+)\)", body):
         if (origin / picture).is_file():
             shutil.copyfile(origin / picture, folder / picture)
-
-
-def front_matter(card: str) -> tuple[str, str]:
-    """The YAML between the first two lines of ---, and the rest."""
-    found = re.match(r"---\n(.*?\n)---\n(.*)", card, flags=re.DOTALL)
-    return (found[1], found[2]) if found else ("", card)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from auto_bot_tuner.assets import BUNDLED_MODELS
 from auto_bot_tuner.utils.errors import UserError, one_line
+from auto_bot_tuner.utils.front_matter import join_card, split_card
 from auto_bot_tuner.utils.hub_cache import has_all_weights
 from auto_bot_tuner.utils.json_files import read_object
 from auto_bot_tuner.utils.local_paths import missing_path
@@ -118,14 +119,14 @@ def mend_config(parcel: Parcel, name: str) -> None:
 def mend_card(parcel: Parcel) -> None:
     """The card without paths of this machine; where there is none, a short one."""
     text = card_of(parcel)
-    head, body = front_matter(text)
+    head, body = split_card(text)
     base = next((line for line in head if line.startswith("base_model:")), "")
     named = base.partition(":")[2].strip().strip("'\"")
     if named and (named in BUNDLED_MODELS or is_absolute(named) or named.count("/") > 1):
         # On the hub it would be a link, to a stranger's model or to none.
         head = [line for line in head if not line.startswith(("base_model:", "base_model_relation:"))]
         parcel.remarks.append(f"{CARD}: base_model {named} left out of its front matter, it is no model on the hub")
-    mended = "\n".join([*head, *body])
+    mended = join_card(head, body)
     for path in sorted(set(PATH.findall(mended)), key=len, reverse=True):
         shorter = shortened(path)
         mended = mended.replace(path, shorter)
@@ -149,15 +150,6 @@ tags: [auto_bot_tuner]
 
 {facts.architecture}, {facts.parameters:,} weights ({facts.dtype}), trained with auto_bot_tuner.
 """
-
-
-def front_matter(text: str) -> tuple[list[str], list[str]]:
-    """(the YAML between the two --- lines with both, the rest), as lines."""
-    lines = text.split("\n")
-    if lines[0].strip() != "---" or "---" not in lines[1:]:
-        return [], lines
-    end = lines.index("---", 1) + 1
-    return lines[:end], lines[end:]
 
 
 def is_absolute(value: str) -> bool:
