@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import select
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -143,71 +139,35 @@ def test_a_piped_message_that_cannot_be_answered_fails_the_command(
         talk(folder, "word " * 200 + "\n", monkeypatch)
 
 
-class Terminal:
-    """A pseudo-terminal with `main.py chat` at its other end."""
-
-    def __init__(self, folder: Path, *flags: str) -> None:
-        import pty
-
-        self.ours, theirs = pty.openpty()
-        command = [sys.executable, str(ROOT / "main.py"), "chat", str(folder), "--temperature", "1", *flags]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "dumb"}
-        self.process = subprocess.Popen(
-            command,
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            cwd=ROOT,
-            env=environment,
-            start_new_session=True,
-            # A shell lets what it runs in the background ignore Ctrl-C, and children inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-        os.close(theirs)
-        self.unread = ""
-
-    def wait_for(self, words: str, seconds: float = 60) -> None:
-        end = time.monotonic() + seconds
-        while words not in self.unread:
-            ready, _, _ = select.select([self.ours], [], [], max(0.0, end - time.monotonic()))
-            assert ready, f"waited for {words!r}, saw {self.unread!r}"
-            self.unread += os.read(self.ours, 4096).decode(errors="replace")
-        self.unread = self.unread.partition(words)[2]
-
-    def type(self, text: str) -> None:
-        os.write(self.ours, text.encode())
-
-    def press_ctrl_c(self) -> None:
-        self.process.send_signal(signal.SIGINT)
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self.ours)
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are a thing of Unix")
 def test_at_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_leaves(tmp_path: Path) -> None:
+    from tests.pseudo_terminal import CTRL_C, CTRL_D, ENTER, Terminal
+
     # 19,000 tokens would take minutes: only Ctrl-C ends this answer in time.
-    terminal = Terminal(save_tiny_model(tmp_path, "gpt2", n_positions=20_000), "--max-new-tokens", "19000")
-    try:
-        terminal.wait_for("you> ")
-        terminal.type("Hello\n")
-        terminal.wait_for("Hello\r\n")
-        for _ in range(5):
-            terminal.wait_for(" ")  # the answer flows: libraries that are still loading may swallow a Ctrl-C
-        terminal.press_ctrl_c()
-        terminal.wait_for("(stopped)")
-        terminal.wait_for("you> ")
-        terminal.press_ctrl_c()
-        terminal.wait_for("/quit leaves")
-        terminal.type("/nonsense\n")
-        terminal.wait_for("unknown command")
-        terminal.wait_for("you> ")
-        terminal.type("\x04")
-        assert terminal.process.wait(timeout=30) == 0
-    finally:
-        terminal.close()
+    model = save_tiny_model(tmp_path / "model", "gpt2", n_positions=20_000)
+    words = ["chat", str(model), "--temperature", "1", "--max-new-tokens", "19000"]
+    with Terminal(words, tmp_path, TERM="dumb") as terminal:
+
+        def is_told_how_to_leave() -> bool:
+            """A Ctrl-C in the instant before readline begins to wait is heard at the next key: so press again."""
+            terminal.type(CTRL_C)
+            end = time.monotonic() + 5
+            while "/quit leaves" not in terminal.text and time.monotonic() < end:
+                terminal.read(0.1)
+            return "/quit leaves" in terminal.text
+
+        terminal.wait("you>")
+        terminal.type("Hello" + ENTER)
+        # The answer flows: libraries that are still loading may swallow a Ctrl-C.
+        terminal.until(lambda: len(terminal.words.partition("Hello")[2].split()) > 5, "words of an answer")
+        terminal.type(CTRL_C)
+        terminal.wait("(stopped)")
+        terminal.until(lambda: terminal.text.rstrip().endswith("you>"), "the next question")
+        terminal.until(is_told_how_to_leave, "how to leave")
+        terminal.type("/nonsense" + ENTER)
+        terminal.wait("unknown command")
+        terminal.type(CTRL_D)
+        assert terminal.end() == 0
 
 
 def evaluate(kind: str, folder: Path, **settings: Any) -> dict[str, Any]:
