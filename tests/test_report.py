@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from auto_bot_tuner.reports import write_comparison, write_run_report
+from auto_bot_tuner.reports import write_comparison, write_run_report, write_story
 from auto_bot_tuner.reports.curves import BY_METHOD, FIRST, METHODS, SHOULD
 from auto_bot_tuner.reports.drawing import Line, plot, smoothed, thinned
 from auto_bot_tuner.reports.pages import TEMPLATES
@@ -363,3 +363,12 @@ def test_higher_values_stand_higher_and_later_steps_further_right():
     assert (x1 - x0) == pytest.approx(x2 - x1, abs=0.2)
     ticks = {tick.label: tick.at for tick in drawn.y_ticks}
     assert ticks["1"] == y0 and ticks["3"] == y1
+
+
+@pytest.mark.parametrize(
+    "stage", [{"tasks": [1]}, {"name": "base", "accuracy": 1, "tasks": [1]}, {"name": "base", "pair_table": [1]}]
+)
+def test_results_that_no_demo_wrote_are_one_line(stage: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps({"stages": [stage]}))
+    with pytest.raises(UserError, match=r"results\.json .*: run the demo again"):
+        write_story(tmp_path)

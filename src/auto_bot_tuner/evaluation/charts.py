@@ -56,7 +56,7 @@ def save_figure(figure: Figure, file: str | Path) -> None:
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
-        text.set_parse_math(False)  # type: ignore[attr-defined]
+        text.set_parse_math(False)
     try:
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         with rc_context({"text.parse_math": False}):  # of what is only made now, such as marks of an axis

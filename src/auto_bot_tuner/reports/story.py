@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from jinja2 import UndefinedError
+
 from auto_bot_tuner.reports.headline import Figure
 from auto_bot_tuner.reports.numbers import MINUS, SHARES, shown
 from auto_bot_tuner.reports.pages import write_page
 from auto_bot_tuner.reports.run_files import Row, is_number
 from auto_bot_tuner.utils.durations import duration
-from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.utils.errors import UserError, one_line
 from auto_bot_tuner.utils.json_files import read_object
 
 RESULTS = "results.json"  # what the demo measured, beside the folders of its stages
@@ -70,6 +72,16 @@ def write_story(folder: Path) -> Path:
     stages = [stage for stage in story.get("stages") or [] if isinstance(stage, dict) and "name" in stage]
     if not stages:
         raise UserError(f"{folder / RESULTS} holds no stages: run the demo again")
+    try:
+        return write_stages(folder, story, stages)
+    except (AttributeError, KeyError, TypeError, UndefinedError) as error:
+        raise UserError(
+            f"{folder / RESULTS} is not what a demo wrote ({one_line(error)}): run the demo again"
+        ) from error
+
+
+def write_stages(folder: Path, story: Row, stages: Sequence[Row]) -> Path:
+    """The page of these stages."""
     answering = [stage for stage in stages if "accuracy" in stage]
     return write_page(
         folder / "report.html",
