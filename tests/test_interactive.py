@@ -308,6 +308,41 @@ def test_settings_saved_from_the_menu_are_the_same_run(keyboard: Any) -> None:
     assert (again.model, again.dataset, again.training) == (asked.model, asked.dataset, asked.training)
 
 
+def offered(draft: Draft, flag: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names in the list that a setting is chosen from."""
+    seen: list[str] = []
+    monkeypatch.setattr(picks, "pick", lambda title, found, *_: seen.extend(name for name, _ in found) or found[0][0])
+    setting = find(draft, flag)
+    assert setting is not None
+    way = picks.Picks(draft, stock.look_around()).way(setting)
+    assert way is not None
+    way(setting, "")
+    return seen
+
+
+def test_only_models_that_the_command_can_take_are_offered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Reward models write no answers, nothing is compared with itself, and only adapters are merged."""
+    monkeypatch.chdir(tmp_path)
+    for method, model in (("sft", "tiny"), ("dpo", "checkpoints/sft/final"), ("ppo", "checkpoints/dpo/final")):
+        run_folder(Path("checkpoints", method), method, model)
+    run_folder(Path("checkpoints/reward"), "reward", "checkpoints/sft/final")
+    for place in ("reward/final", "ppo/final/adapter"):
+        Path("checkpoints", place).mkdir(exist_ok=True)
+        Path("checkpoints", place, "adapter_config.json").write_text("{}")
+    names = {method: f"checkpoints/{method}/final" for method in ("sft", "dpo", "ppo", "reward")}
+    for measure in ("perplexity", "generation", "accuracy", "compare", "winrate", "benchmark"):
+        writers = offered(Draft("evaluate", (measure,)), "--model", monkeypatch)
+        assert set(writers) == {"tiny", names["sft"], names["dpo"], names["ppo"]}, measure
+    assert offered(Draft("evaluate", ("reward",)), "--model", monkeypatch) == [names["reward"]]
+    for measure in ("compare", "winrate"):
+        draft = Draft("evaluate", (measure,), {"--model": ["--model", names["ppo"]]})
+        others = offered(draft, "--against", monkeypatch)
+        assert others[0] == names["dpo"] and names["ppo"] not in others  # what it came from stands first
+    merged = offered(Draft("convert", ("merge-lora",)), "--lora-checkpoint", monkeypatch)
+    assert merged == [names["reward"], f"{names['ppo']}/adapter"]
+    assert names["reward"] in offered(Draft("push"), "checkpoint", monkeypatch)
+
+
 def test_lists_begin_with_what_suits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """PPO: policies that answer, and reward models as rewards; rows: those that were made for it."""
     monkeypatch.chdir(tmp_path)

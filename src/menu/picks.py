@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ from src.menu.draft import Draft, as_text, find, key_of, values
 from src.menu.kinds import is_list
 from src.menu.screen import Option, choose, choose_many, complain, say, table, type_in
 from src.menu.settings import Put, question_of
-from src.menu.stock import ANOTHER, Stock, data, models, pick, short, told
+from src.menu.stock import ANOTHER, ROLES, Stock, data, models, pick, short, told
 
 MODELS = ("--model", "model", "--against", "--checkpoint", "checkpoint", "--lora-checkpoint", "--reference")
 JUDGES = ("--reward-model", "--judge")
 DATA = ("--dataset", "--eval-dataset", "--sft-dataset", "--train-dataset")
 RUNS = ("runs", "run", "folders")
+
+TITLES = {"--against": "Against which model?", "--lora-checkpoint": "Which adapter?", "--reference": "Which reference?"}
 
 REWARDS = (
     ("correct", "code computes the right answer (the bundled world)"),
@@ -67,13 +69,25 @@ class Picks:
         return (chosen,) if is_list(setting) and chosen in dict(found) else chosen
 
     def pick_model(self, setting: Setting, value: Any) -> Any:
-        role = self.role()
-        if self.draft.start[:1] == ("reward",):
-            role = "judge"
-        elif role not in ("sft", "reward", "dpo", "ppo", "grpo", "chat"):
-            role = "any"
-        title = "Which model?" if key_of(setting).strip("-") == "model" else f"{key_of(setting).strip('-')}?"
-        return self.pick(setting, title, models(self.stock, role), value)
+        key = key_of(setting)
+        found = models(self.stock, self.role_of_model())
+        if key == "--against":
+            found = self.others(found)
+        if key == "--lora-checkpoint":
+            found = list(adapters(found))
+        return self.pick(setting, TITLES.get(key, "Which model?"), found, value)
+
+    def role_of_model(self) -> str:
+        """What is measured writes answers, but for a reward model's report card; converted and pushed is any."""
+        if self.draft.verb == "evaluate":
+            return "judge" if self.draft.start[:1] == ("reward",) else "chat"
+        return self.role() if self.role() in ROLES else "any"
+
+    def others(self, found: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """All but the model that is compared; the one that it came from first."""
+        compared = self.draft.answers.get("--model", [""])[-1]
+        origin = next((run.model for run in self.stock.runs if str(run.final) == compared), "")
+        return sorted((each for each in found if each[0] != compared), key=lambda each: each[0] != origin)
 
     def pick_judge(self, setting: Setting, value: Any) -> Any:
         found = models(self.stock, "judge")
@@ -122,6 +136,14 @@ class Picks:
             if choose("What now?", answers):
                 self.overwrites = True
                 return typed
+
+
+def adapters(found: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Of trained models those that are an adapter; then the adapters beside models that they are merged into."""
+    for inside, about in (("", ""), ("adapter", ", merged into its final/ already")):
+        for name, words in found:
+            if (Path(name) / inside / "adapter_config.json").is_file():
+                yield str(Path(name) / inside), words + about
 
 
 def say_first(setting: Setting) -> None:

@@ -141,9 +141,9 @@ def pick(question: str, found: Sequence[tuple[str, str]], value: str, what: str,
     named = dict(found)
     if value and value not in named:
         if is_answer or Path(value).exists():
-            named = {value: "as chosen" if is_answer else "the preset's", **named}
+            named = {value: "as chosen" if is_answer else "the default", **named}
         elif not found or value.count("/") < 2:
-            named[value] = "the preset's: downloaded first, if it is not here"
+            named[value] = "the default: downloaded first, if it is not here"
     lines = table([(shown_name(name), about) for name, about in named.items()])
     options = [Option(line, name, about) for line, (name, about) in zip(lines, named.items(), strict=True)]
     options.append(Option(f"another: type {what}", ANOTHER, "Tab completes paths."))
@@ -158,4 +158,5 @@ def pick(question: str, found: Sequence[tuple[str, str]], value: str, what: str,
 
 def shown_name(name: str) -> str:
     """A trained model by its run."""
-    return short(Path(name).parent) if name.endswith("/final") else name or "(the preset's)"
+    run = name.removesuffix("/adapter")
+    return short(Path(run).parent) if run.endswith("/final") else name or "(the preset's)"
