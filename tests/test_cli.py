@@ -134,7 +134,10 @@ def test_wrong_usage_is_one_line_and_exit_code_2(capsys, argv, words):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["evaluate", "perplexity", "--model", "tiny"], "missing: --dataset (flags: python main.py evaluate perplexity --help)"),
+        (
+            ["evaluate", "perplexity", "--model", "tiny"],
+            "missing: --dataset (flags: python main.py evaluate perplexity --help)",
+        ),
         (["train-sft", "--learning-rte", "1"], "did you mean --learning-rate?"),
         (["train-sft", "--epochs", "x"], "--epochs"),
     ],

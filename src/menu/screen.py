@@ -110,7 +110,7 @@ def choose(
     )
     answer: int = ask(with_words(asked, [option.about for option in options]))
     if stays:
-        trail(question, options[answer].title.strip().split("  ")[0])
+        trail(question, options[answer].title.removeprefix("* ").strip().split("  ")[0])
     return options[answer].value
 
 
