@@ -92,7 +92,7 @@ def examine() -> tuple[list[Check], Device | None]:
 
 
 def cache_folder() -> Path:
-    from auto_bot_tuner.utils.hub_cache import hub_folder
+    from auto_bot_tuner.hub.cache import hub_folder
 
     return hub_folder()
 

@@ -97,7 +97,7 @@ def processor(torch: Any) -> Check:
 
 
 def room(label: str, folder: Path, cure: str) -> Check:
-    from auto_bot_tuner.utils.hub_download import readable_size, short
+    from auto_bot_tuner.hub.download import readable_size, short
     from auto_bot_tuner.utils.machine import disk
 
     there, free, may_write = disk(folder)
@@ -110,8 +110,8 @@ def room(label: str, folder: Path, cure: str) -> Check:
 
 
 def cache() -> Check:
-    from auto_bot_tuner.utils.hub_cache import cached, hub_folder
-    from auto_bot_tuner.utils.hub_download import readable_size, short
+    from auto_bot_tuner.hub.cache import cached, hub_folder
+    from auto_bot_tuner.hub.download import readable_size, short
 
     models, data = cached("model"), cached("dataset")
     total = readable_size(sum(entry.size_bytes for entry in [*models, *data]))

@@ -16,8 +16,8 @@ def show_list() -> dict[str, Any]:
     from rich.table import Table
     from rich.text import Text
 
-    from auto_bot_tuner.utils.hub_cache import hub_folder
-    from auto_bot_tuner.utils.hub_download import readable_size, short
+    from auto_bot_tuner.hub.cache import hub_folder
+    from auto_bot_tuner.hub.download import readable_size, short
 
     entries = [entry for kind in ("model", "dataset") for entry in [*bundled(kind), *downloaded(kind)]]
     table = Table(show_edge=False, pad_edge=False)
@@ -52,7 +52,7 @@ def bundled(kind: str) -> list[dict[str, Any]]:
 
 
 def downloaded(kind: Any) -> list[dict[str, Any]]:
-    from auto_bot_tuner.utils.hub_cache import cached
+    from auto_bot_tuner.hub.cache import cached
 
     return [record(e.name, kind, "hub", e.size_bytes, str(e.path), e.last_used) for e in cached(kind)]
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import tyro
 from pydantic.dataclasses import dataclass
 
+from auto_bot_tuner.hub.cache import INDEX
 from auto_bot_tuner.training.config import STRICT
 from auto_bot_tuner.utils.errors import UsageError, UserError, one_line
-from auto_bot_tuner.utils.hub_cache import INDEX
 from auto_bot_tuner.utils.model_source import WEIGHTS
 from auto_bot_tuner.utils.terminal import neutral
 from commands.labelled import labelled
 
 if TYPE_CHECKING:
-    from auto_bot_tuner.utils.hub_upload import Parcel
+    from auto_bot_tuner.hub.upload import Parcel
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -48,7 +48,7 @@ def run(arguments: Arguments) -> None:
         UserError: the folder is not fit, or the hub refuses; the message says what to do.
         UsageError: a wrong name, or a public push that nobody can be asked about.
     """
-    from auto_bot_tuner.utils.hub_upload import pack
+    from auto_bot_tuner.hub.upload import pack
 
     check_name(arguments.repo)
     parcel = pack(Path(arguments.checkpoint).expanduser())
@@ -88,7 +88,7 @@ def check_name(repo: str) -> None:
 
 def show(parcel: Parcel) -> None:
     """Files, sizes, and what is sent otherwise than it lies here."""
-    from auto_bot_tuner.utils.hub_download import readable_size, short
+    from auto_bot_tuner.hub.download import readable_size, short
 
     print(f"From {short(parcel.folder.resolve())}:")
     for name in sorted(parcel.files, key=parcel.size, reverse=True):

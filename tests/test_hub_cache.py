@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from auto_bot_tuner.utils.hub_cache import cached, has_all_weights
+from auto_bot_tuner.hub.cache import cached, has_all_weights
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

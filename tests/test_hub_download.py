@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from auto_bot_tuner.data.dataset_facts import uses
-from auto_bot_tuner.utils import hub_download
+from auto_bot_tuner.hub import download as hub_download
+from auto_bot_tuner.hub.cache import Cached
+from auto_bot_tuner.hub.model_facts import read_facts, read_header
 from auto_bot_tuner.utils.errors import UserError
-from auto_bot_tuner.utils.hub_cache import Cached
-from auto_bot_tuner.utils.model_facts import read_facts, read_header
 from auto_bot_tuner.utils.model_source import download, find_model
 from commands.download import ModelArguments, fetch_model, is_to_fetch
 from tests.hub_commands import NOWHERE, run_commands
@@ -255,7 +255,7 @@ def test_columns_tell_what_a_data_set_is_good_for(columns: str, verbs: list[str]
 def test_an_adapter_that_names_itself_as_its_base_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "me/own", "r": 4}))
     known = [Cached("me/own", "model", 1, 0.0, tmp_path)]
-    monkeypatch.setattr("auto_bot_tuner.utils.hub_cache.cached", lambda kind: known)
+    monkeypatch.setattr("auto_bot_tuner.hub.cache.cached", lambda kind: known)
     with pytest.raises(UserError, match=r"me/own is an adapter itself, on me/own"):
         fetch_model(ModelArguments(id="me/own"))
     assert not is_to_fetch("tiny") and not is_to_fetch(str(tmp_path)) and is_to_fetch("me/own")

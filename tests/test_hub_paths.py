@@ -9,8 +9,8 @@ import pytest
 from huggingface_hub import constants
 
 from auto_bot_tuner.data.sources import load_splits
+from auto_bot_tuner.hub.errors import like
 from auto_bot_tuner.utils.errors import UserError
-from auto_bot_tuner.utils.hub_errors import like
 from auto_bot_tuner.utils.local_paths import is_path, nearest_path
 from auto_bot_tuner.utils.model_source import find_model, refuse_without_weights
 

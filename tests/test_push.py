@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from auto_bot_tuner.hub.upload import Parcel, is_sent, pack
 from auto_bot_tuner.utils.errors import UserError
-from auto_bot_tuner.utils.hub_upload import Parcel, is_sent, pack
 from commands.push import is_stale
 from tests.hub_commands import NOWHERE, ROOT, run_commands
 from tests.hub_standin import Hub, Repository, make_hub, serve

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from auto_bot_tuner.assets import BUNDLED_MODELS
+from auto_bot_tuner.hub.cache import Cached
 from auto_bot_tuner.utils.data_inventory import DataFound, data_sets, in_cache, size
-from auto_bot_tuner.utils.hub_cache import Cached
 from auto_bot_tuner.utils.inventory import RunFound, run_of_model, runs
 from src.menu.screen import Option, choose, table, type_in
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from auto_bot_tuner.hub.errors import gated, not_found, unreachable
 from auto_bot_tuner.utils.errors import UserError, one_line
-from auto_bot_tuner.utils.hub_errors import gated, not_found, unreachable
 from auto_bot_tuner.utils.terminal import neutral
 
 SHOWN = 8  # subsets in a message

@@ -14,9 +14,9 @@ from auto_bot_tuner.data.files import SUFFIXES, read_file
 from auto_bot_tuner.data.formats import opening
 from auto_bot_tuner.data.hub import load_from_hub
 from auto_bot_tuner.data.rows import Rows, Source, joined
+from auto_bot_tuner.hub.cache import is_cached
 from auto_bot_tuner.training.config import DatasetConfig
 from auto_bot_tuner.utils.errors import UsageError, UserError, one_line
-from auto_bot_tuner.utils.hub_cache import is_cached
 from auto_bot_tuner.utils.local_paths import is_path, missing_path
 
 # Not a setting: two runs can be compared only if they hold out the same rows.

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from auto_bot_tuner.assets import BUNDLED_DATASETS
-from auto_bot_tuner.utils.hub_cache import Cached, cached
+from auto_bot_tuner.hub.cache import Cached, cached
 
 # What rows can be: answers to imitate, comparisons, prompts to answer, plain text.
 BUNDLED_KINDS = {

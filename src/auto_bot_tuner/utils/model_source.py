@@ -15,9 +15,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from auto_bot_tuner.hub.cache import has_all_weights, is_cached
+from auto_bot_tuner.hub.errors import hub_error
 from auto_bot_tuner.utils.errors import UserError, one_line
-from auto_bot_tuner.utils.hub_cache import has_all_weights, is_cached
-from auto_bot_tuner.utils.hub_errors import hub_error
 from auto_bot_tuner.utils.local_paths import is_path, missing_path
 
 ADAPTER_CONFIG = "adapter_config.json"

@@ -13,12 +13,12 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from auto_bot_tuner.assets import BUNDLED_MODELS
+from auto_bot_tuner.hub.cache import has_all_weights
+from auto_bot_tuner.hub.model_facts import read_facts, read_header
 from auto_bot_tuner.utils.errors import UserError, one_line
 from auto_bot_tuner.utils.front_matter import join_card, split_card
-from auto_bot_tuner.utils.hub_cache import has_all_weights
 from auto_bot_tuner.utils.json_files import read_object
 from auto_bot_tuner.utils.local_paths import missing_path
-from auto_bot_tuner.utils.model_facts import read_facts, read_header
 from auto_bot_tuner.utils.model_source import ADAPTER_CONFIG, model_folder, refuse_without_weights
 
 CARD = "README.md"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from auto_bot_tuner.assets import BUNDLED_DATASETS, BUNDLED_MODELS
+from auto_bot_tuner.hub.cache import cached
 from auto_bot_tuner.utils.errors import UserError, one_line
-from auto_bot_tuner.utils.hub_cache import cached
 from auto_bot_tuner.utils.terminal import neutral
 
 Kind = Literal["model", "dataset"]

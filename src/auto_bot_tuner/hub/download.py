@@ -13,9 +13,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from auto_bot_tuner.hub.cache import Kind, hub_folder
+from auto_bot_tuner.hub.errors import hub_error
 from auto_bot_tuner.utils.errors import UserError
-from auto_bot_tuner.utils.hub_cache import Kind, hub_folder
-from auto_bot_tuner.utils.hub_errors import hub_error
 from auto_bot_tuner.utils.local_paths import missing_path
 from auto_bot_tuner.utils.model_source import patterns, refuse_without_weights
 
