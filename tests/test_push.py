@@ -128,6 +128,16 @@ def test_an_adapter_goes_with_the_name_of_its_base_or_not_at_all(tmp_path: Path)
             pack(adapter_on(base, tmp_path / base.strip("/").replace("/", "-")))
 
 
+@pytest.mark.parametrize(("base", "goes"), [("gpt2", True), ("tiny", False), ("/home/me/base", False)])
+def test_merged_weights_go_without_an_adapter_that_only_works_here(desk: Path, base: str, goes: bool) -> None:
+    adapter_on(base, desk / "run/final/adapter")
+    parcel = pack(desk / "run")
+    assert "model.safetensors" in parcel.files
+    assert any(name.startswith("adapter/") for name in parcel.files) == goes
+    assert ("adapter/adapter_model.safetensors" in parcel.left_out) != goes
+    assert any(f"stays here: it is for {base}," in remark for remark in parcel.remarks) != goes
+
+
 @pytest.mark.parametrize("harm", ["cut", "no weights", "pickled", "a shard is missing", "nothing"])
 def test_what_is_not_whole_is_not_sent(desk: Path, harm: str) -> None:
     folder = desk / "run/final"

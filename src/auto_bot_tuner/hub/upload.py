@@ -22,6 +22,7 @@ from auto_bot_tuner.utils.local_paths import missing_path
 from auto_bot_tuner.utils.model_source import ADAPTER_CONFIG, model_folder, refuse_without_weights
 
 CARD = "README.md"
+ADAPTER = "adapter"  # folder in final/ of a LoRA run, whose own weights are merged
 SENT = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", CARD, "LICENSE*", "*.png", "*.svg")
 # Of a checkpoint to go on from: nobody who uses the model needs these.
 STATE = ("optimizer.safetensors", "rng-*.safetensors", "trainer_state.json")
@@ -62,8 +63,9 @@ def pack(folder: Path) -> Parcel:
     sent = {name: path for name, path in files.items() if is_sent(name)}
     parcel = Parcel(folder, dict(sent), [name for name in files if name not in sent])
     check_whole(folder, sent)
+    leave_useless_adapter(parcel)
     for name in ("config.json", ADAPTER_CONFIG, "generation_config.json", "tokenizer_config.json"):
-        for place in (name, f"adapter/{name}"):
+        for place in (name, f"{ADAPTER}/{name}"):
             if place in parcel.files:
                 mend_config(parcel, place)
     mend_card(parcel)
@@ -73,7 +75,7 @@ def pack(folder: Path) -> Parcel:
 def is_sent(name: str) -> bool:
     """Whether a file belongs to the model as others use it. Of folders only adapter/, the adapter of a merged model."""
     inside, _, own = name.rpartition("/")
-    if inside not in ("", "adapter") or any(fnmatch(own, pattern) for pattern in STATE):
+    if inside not in ("", ADAPTER) or any(fnmatch(own, pattern) for pattern in STATE):
         return False
     return any(fnmatch(own, pattern) for pattern in SENT)
 
@@ -95,6 +97,30 @@ def check_whole(folder: Path, sent: dict[str, Path]) -> None:
                 raise UserError(f"{path} is damaged ({one_line(error)}): save or copy it again") from error
 
 
+def leave_useless_adapter(parcel: Parcel) -> None:
+    """Merged weights need no adapter. On a base that only this machine has, nobody could load it: it stays here."""
+    place = f"{ADAPTER}/{ADAPTER_CONFIG}"
+    base = base_here_alone(parcel.folder / place) if place in parcel.files else None
+    if base is None:
+        return
+    useless = [name for name in parcel.files if name.startswith(f"{ADAPTER}/")]
+    for name in useless:
+        del parcel.files[name]
+    parcel.left_out += useless
+    parcel.remarks.append(
+        f"{ADAPTER}/ stays here: it is for {base}, which nobody else has. The merged weights, which are sent, need "
+        "neither"
+    )
+
+
+def base_here_alone(config: Path) -> str | None:
+    """What an adapter's config calls its base, where that means nothing elsewhere; None where it is a hub id."""
+    base = read_object(config).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        return "a base without a name"
+    return base if is_absolute(base) or base.count("/") > 1 or base in BUNDLED_MODELS else None
+
+
 def mend_config(parcel: Parcel, name: str) -> None:
     """Absolute paths in a config's values: they name something on this machine alone, and its user.
 
@@ -104,10 +130,10 @@ def mend_config(parcel: Parcel, name: str) -> None:
     content = read_object(parcel.folder / name)
     found = {key: value for key, value in content.items() if isinstance(value, str) and is_absolute(value)}
     if name == ADAPTER_CONFIG:
-        base = content.get("base_model_name_or_path")
-        if not isinstance(base, str) or not base or base in found.values() or base in BUNDLED_MODELS:
+        base = base_here_alone(parcel.folder / name)
+        if base is not None:
             raise UserError(
-                f"{parcel.folder} is an adapter for {base or 'a base without a name'}, which nobody else has: merge it "
+                f"{parcel.folder} is an adapter for {base}, which nobody else has: merge it "
                 f"first with python main.py convert merge-lora --lora-checkpoint {parcel.folder} --output merged"
             )
     if found:
