@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.training.config import STRICT
 from auto_bot_tuner.utils.errors import UsageError
+from auto_bot_tuner.utils.paths import expanded
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -72,7 +73,7 @@ def run(arguments: MergeArguments | ExportArguments) -> None:
 def merge(arguments: MergeArguments) -> list[str]:
     from auto_bot_tuner.export.merge import merge_adapter
 
-    output = Path(arguments.output)
+    output = expanded(arguments.output)
     lines = merge_adapter(arguments.lora_checkpoint, output, arguments.overwrite, arguments.trust_remote_code)
     return [*lines, *next_steps(output, arguments.trust_remote_code)]
 
@@ -98,7 +99,7 @@ def export(arguments: ExportArguments) -> list[str]:
     from auto_bot_tuner.export.folder import check_output
     from auto_bot_tuner.utils.model_source import find_model
 
-    output = Path(arguments.output)
+    output = expanded(arguments.output)
     if arguments.dtype == "q8_0" and arguments.format == "safetensors":
         raise UsageError("--dtype q8_0 is for gguf and ollama: safetensors folders hold float32, float16 or bfloat16")
     if arguments.name and arguments.format == "safetensors":

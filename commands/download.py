@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.training.config import STRICT
 from auto_bot_tuner.utils.errors import UsageError, UserError
+from auto_bot_tuner.utils.paths import expanded
 from auto_bot_tuner.utils.terminal import neutral
 from commands.json_file import check_writable, write_json
 from commands.labelled import labelled
@@ -103,7 +104,7 @@ def refuse_what_is_here(name: str, kind: str) -> None:
     flag = f"--{kind} {name}"
     if name in (BUNDLED_MODELS if kind == "model" else BUNDLED_DATASETS):
         raise UsageError(f"{name} is bundled, there is nothing to download: use it with {flag}")
-    if Path(name).expanduser().exists():
+    if expanded(name).exists():
         raise UsageError(f"{name} lies here already, there is nothing to download: use it with {flag}")
 
 

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
@@ -16,6 +15,7 @@ from auto_bot_tuner.hub.cache import INDEX
 from auto_bot_tuner.training.config import STRICT
 from auto_bot_tuner.utils.errors import UsageError, UserError, one_line
 from auto_bot_tuner.utils.model_source import WEIGHTS
+from auto_bot_tuner.utils.paths import expanded
 from auto_bot_tuner.utils.terminal import neutral
 from commands.labelled import labelled
 
@@ -51,7 +51,7 @@ def run(arguments: Arguments) -> None:
     from auto_bot_tuner.hub.upload import pack
 
     check_name(arguments.repo)
-    parcel = pack(Path(arguments.checkpoint).expanduser())
+    parcel = pack(expanded(arguments.checkpoint))
     show(parcel)
     if arguments.dry_run:
         print(f"Dry run: nothing was sent to {arguments.repo}.")

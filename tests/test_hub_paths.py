@@ -9,10 +9,13 @@ import pytest
 from huggingface_hub import constants
 
 from auto_bot_tuner.data.sources import load_splits
+from auto_bot_tuner.export.folder import check_output
 from auto_bot_tuner.hub.errors import like
 from auto_bot_tuner.utils.errors import UserError
 from auto_bot_tuner.utils.local_paths import is_path, nearest_path
 from auto_bot_tuner.utils.model_source import find_model, refuse_without_weights
+from auto_bot_tuner.utils.shipped_configs import CONFIGS, made_by
+from auto_bot_tuner.utils.strict_yaml import read_yaml
 
 
 @pytest.fixture
@@ -79,6 +82,53 @@ def test_a_mistyped_path_does_not_wait_for_the_hub(desk: Path, monkeypatch: pyte
     assert "did you mean rows.jsonl?" in refused(load_splits, "rwos.jsonl")
     assert "holds checkpoints, rows.jsonl: mend the path" in refused(load_splits, "./zzzz.csv")
     assert "download dataset checkpoints/x" in refused(load_splits, "checkpoints/x")
+
+
+def test_a_model_that_a_shipped_config_makes(desk: Path) -> None:
+    message = refused(find_model, "checkpoints/sft/tiny/final")
+    assert "no model folder checkpoints/sft/tiny/final here; made by: python main.py train-config" in message
+    assert "configs/sft_tiny_standard.yaml (or, for a look, " in message
+    assert "sft_tiny_quick.yaml, which makes checkpoints/sft/tiny-quick/final)" in message
+    quick = refused(find_model, "./checkpoints/sft/tiny-quick/final")
+    assert quick.endswith("configs/sft_tiny_quick.yaml")
+    assert "made by" not in refused(find_model, "checkpoints/sft/mine/final")
+    assert "made by" not in refused(load_splits, "checkpoints/sft/tiny/final")
+
+
+def test_every_shipped_config_starts_from_what_can_be_made() -> None:
+    starts = [read_yaml(path)["model"]["name"] for path in CONFIGS.glob("*.yaml")]
+    folders = {name for name in starts if name.endswith("/final")}
+    assert len(folders) == 2 and all(made_by(name) for name in folders)
+
+
+def test_standard_comes_first_and_other_files_do_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("sft_a_mine", "sft_a_standard"):
+        Path(f"{name}.yaml").write_text("training: {output_dir: out/a}\n")
+    Path("broken.yaml").write_text("training: [\n")
+    Path("list.yaml").write_text("training: [1]\n")
+    assert made_by("out/a/final", tmp_path) == "python main.py train-config sft_a_standard.yaml"
+
+
+def test_final_of_an_interrupted_run_is_told_as_the_run_itself(desk: Path) -> None:
+    run = desk / "checkpoints/stopped"
+    for step in (5, 10):
+        (run / f"checkpoint-{step}").mkdir(parents=True)
+    (run / "config.yaml").touch()
+    for name in ("checkpoints/stopped", "checkpoints/stopped/final"):
+        message = refused(find_model, name)
+        assert "did not finish; name a checkpoint in it, such as checkpoints/stopped/checkpoint-10" in message
+        assert message.endswith("go on with: python main.py train-config checkpoints/stopped/config.yaml --resume")
+
+
+@pytest.mark.parametrize("user", ["~no-such-person", "~"])
+def test_a_home_that_is_none(desk: Path, monkeypatch: pytest.MonkeyPatch, user: str) -> None:
+    if user == "~":
+        monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    for find in (find_model, lambda name: check_output(Path(name), False, desk)):
+        message = refused(find, f"{user}/x")
+        assert f"so {user} is no folder: write the whole path" in message
+        assert ("no-such-person" in message) == (user != "~")
 
 
 def test_what_was_downloaded_under_the_name_of_a_folder_here_is_meant(desk: Path, monkeypatch) -> None:

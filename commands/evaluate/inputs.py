@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.utils.paths import expanded
 from commands.evaluate.arguments import ModelArguments, RowArguments
 
 # Where rows that were not trained on are looked for, in this order.
@@ -64,7 +65,7 @@ def load_model(arguments: ModelArguments, name: str = "") -> tuple[Any, Any]:
 
 def read_text(path: Path) -> str:
     try:
-        text = path.expanduser().read_text(encoding="utf-8", errors="replace")
+        text = expanded(path).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}; check the path") from error
     if not text.strip():

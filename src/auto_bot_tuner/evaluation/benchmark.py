@@ -19,6 +19,7 @@ from typing import Any
 
 from auto_bot_tuner.evaluation.benchmark_scores import Score, scores_of
 from auto_bot_tuner.utils.errors import UserError, one_line
+from auto_bot_tuner.utils.paths import expanded
 from auto_bot_tuner.utils.quiet import quiet_libraries
 from auto_bot_tuner.utils.settings import nearest
 
@@ -57,7 +58,7 @@ def find_tasks(names: Sequence[str], include_path: str = "") -> list[Any]:
         if might_be_own and not all(is_known(name, manager) for name in names):
             manager = task_manager(include_path, with_built_in=True)
         found: dict[str, Any] = {}
-        for name in expanded(names, manager):
+        for name in matched(names, manager):
             check_safe(name, getattr(manager.task_index.get(name), "cfg", None) or {})
             loaded = load_task(name, manager)
             inside = {task.task_name for group in loaded["groups"].values() for task in group.get_all_tasks()}
@@ -71,9 +72,9 @@ def find_tasks(names: Sequence[str], include_path: str = "") -> list[Any]:
 def task_manager(include_path: str, with_built_in: bool) -> Any:
     from lm_eval.tasks import TaskManager
 
-    if include_path and not Path(include_path).expanduser().is_dir():
+    if include_path and not expanded(include_path).is_dir():
         raise UserError(f"--include-path {include_path} is no folder: name the folder of your task files (.yaml)")
-    paths = [str(Path(include_path).expanduser().resolve())] if include_path else None
+    paths = [str(expanded(include_path).resolve())] if include_path else None
     return TaskManager(include_path=paths, include_defaults=with_built_in)
 
 
@@ -87,7 +88,7 @@ def is_file(name: str) -> bool:
     return Path(name).suffix in (".yaml", ".yml")
 
 
-def expanded(names: Sequence[str], manager: Any) -> list[str]:
+def matched(names: Sequence[str], manager: Any) -> list[str]:
     """Names, with patterns replaced by what they match, each once.
 
     Raises:
@@ -96,9 +97,9 @@ def expanded(names: Sequence[str], manager: Any) -> list[str]:
     every: list[str] = []
     for name in names:
         if is_file(name):
-            if not Path(name).expanduser().is_file():
+            if not expanded(name).is_file():
                 raise UserError(f"--tasks {name}: no such file (looked from {Path.cwd()}); check the path")
-            every.append(str(Path(name).expanduser().resolve()))
+            every.append(str(expanded(name).resolve()))
         elif matches := manager.match_tasks([name]):
             every += matches
         else:

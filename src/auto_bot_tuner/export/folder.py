@@ -11,6 +11,7 @@ from pathlib import Path
 from auto_bot_tuner.training.run_folder import written_aside
 from auto_bot_tuner.utils.errors import UsageError
 from auto_bot_tuner.utils.front_matter import join_card, split_card
+from auto_bot_tuner.utils.paths import expanded
 
 CARD = "README.md"
 HEADING = "## This export"  # in the card of every export, and of nothing else: only such a folder is ever replaced
@@ -22,7 +23,7 @@ def check_output(output: Path, overwrite: bool, checkpoint: Path) -> None:
     Raises:
         UsageError: the folder exists and may not be replaced.
     """
-    output = output.expanduser()
+    output = expanded(output)
     # Resolved: another spelling (a link, foo/..) is still the same folder.
     if output.resolve() in (checkpoint.resolve(), *checkpoint.resolve().parents):
         raise UsageError(f"--output {output} holds the checkpoint itself: name another folder")
@@ -47,7 +48,7 @@ def is_export(folder: Path) -> bool:
 @contextmanager
 def exported_to(output: Path) -> Iterator[Path]:
     """A folder to write into that becomes `output` when the block ends well; else nothing is left."""
-    with written_aside(output.expanduser(), go_on="export again") as aside:
+    with written_aside(expanded(output), go_on="export again") as aside:
         yield aside
 
 

@@ -10,8 +10,11 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from auto_bot_tuner.training.run_folder import checkpoints
 from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.utils.paths import expanded
 from auto_bot_tuner.utils.settings import nearest
+from auto_bot_tuner.utils.shipped_configs import made_by
 
 FILES = (".jsonl", ".json", ".csv", ".parquet", ".txt", ".yaml", ".yml", ".safetensors", ".gguf", ".bin")
 SHOWN = 4  # neighbours in a message
@@ -29,12 +32,18 @@ def is_path(name: str) -> bool:
 
 
 def missing_path(name: str, kind: Literal["model", "dataset"]) -> UserError:
-    """What to say of a path at which there is nothing: the nearest one that is there, or what lies beside it."""
+    """What to say of a path at which there is nothing: for a model how it comes to be there; else the nearest path
+    that is there, or what lies beside it."""
     complaint = f"no model folder {name} here" if kind == "model" else f"no such file: {name}"
+    if kind == "model" and (hint := _unfinished(name)):
+        return UserError(f"{complaint}: {hint}")
+    if kind == "model" and (maker := made_by(name)):
+        near = nearest_path(name)
+        return UserError(f"{complaint}{f' (but {near})' if near else ''}; made by: {maker}")
     way = f" (from the hub: python main.py download {kind} {name})" if _is_also_an_id(name) else ""
     if near := nearest_path(name):
         return UserError(f"{complaint}; did you mean {near}?{way}")
-    folder = next((folder for folder in Path(name).expanduser().parents if folder.is_dir()), Path())
+    folder = next((folder for folder in expanded(name).parents if folder.is_dir()), Path())
     beside = [
         entry for entry in _names_in(folder) if (folder / entry).is_dir() or (kind == "dataset" and _is_data(entry))
     ]
@@ -43,11 +52,21 @@ def missing_path(name: str, kind: Literal["model", "dataset"]) -> UserError:
     return UserError(f"{complaint}; {Path.cwd() if folder == Path() else folder} {holds}: mend the path{way}")
 
 
+def unfinished_run(folder: Path) -> str:
+    """What to do with a run's folder without final/; empty where it has no checkpoint, so nothing to go on from."""
+    found = checkpoints(folder)
+    if not found:
+        return ""
+    config = folder / "config.yaml"
+    go_on = f"go on with: python main.py train-config {config} --resume" if config.is_file() else "go on with --resume"
+    return f"it is a run that did not finish; name a checkpoint in it, such as {found[-1]}, or {go_on}"
+
+
 def nearest_path(name: str) -> str:
     """The path here that `name` was probably meant to be: for checkpoints/sfft/final, where there is a
     checkpoints/sft/final, that one. Empty where nothing here is like it."""
     here, is_mended = Path(), False
-    for part in Path(name).expanduser().parts:
+    for part in expanded(name).parts:
         if (here / part).exists():
             here /= part
         elif near := nearest(part, _names_in(here)):
@@ -60,6 +79,12 @@ def nearest_path(name: str) -> str:
 def _begins_here(name: str) -> bool:
     first, slash, _ = name.partition("/")
     return bool(slash) and Path(first).is_dir()
+
+
+def _unfinished(name: str) -> str:
+    """For RUN/final of a run without one."""
+    path = expanded(name)
+    return unfinished_run(path.parent) if path.name == "final" and path.parent.is_dir() else ""
 
 
 def _is_also_an_id(name: str) -> bool:

@@ -18,7 +18,8 @@ from typing import Any
 from auto_bot_tuner.hub.cache import has_all_weights, is_cached
 from auto_bot_tuner.hub.errors import hub_error
 from auto_bot_tuner.utils.errors import UserError, one_line
-from auto_bot_tuner.utils.local_paths import is_path, missing_path
+from auto_bot_tuner.utils.local_paths import is_path, missing_path, unfinished_run
+from auto_bot_tuner.utils.paths import expanded
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -63,7 +64,7 @@ def find_model(name: str, trust_remote_code: bool = False) -> ModelSource:
     from auto_bot_tuner.assets import bundled_model
 
     refuse_mistyped(name)
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if folder.is_dir():
         path = model_folder(folder)
         return ModelSource(str(path.resolve()), path)
@@ -81,7 +82,7 @@ def refuse_mistyped(name: str) -> None:
     Raises:
         UserError: it is; the message has the nearest one.
     """
-    if not Path(name).expanduser().exists() and is_path(name) and not is_cached(name, "model"):
+    if not expanded(name).exists() and is_path(name) and not is_cached(name, "model"):
         raise missing_path(name, "model")
 
 
@@ -94,9 +95,7 @@ def model_folder(folder: Path) -> Path:
     for candidate in (folder, folder / "final"):
         if (candidate / "config.json").is_file() or (candidate / ADAPTER_CONFIG).is_file():
             return candidate
-    hint = "name the folder with config.json and model.safetensors, or a hub id such as gpt2"
-    for checkpoint in folder.glob("checkpoint-*"):
-        hint = f"it is a run that did not finish; name a checkpoint in it, such as {checkpoint}"
+    hint = unfinished_run(folder) or "name the folder with config.json and model.safetensors, or a hub id such as gpt2"
     raise UserError(f"{folder} holds no model (neither config.json nor {ADAPTER_CONFIG}): {hint}")
 
 
