@@ -44,9 +44,7 @@ def main_menu() -> None:
             if action is None:
                 return
             if isinstance(action, Suggestion):
-                if action.draft.start == ("compare",):
-                    compared.add(action.draft.answers["--model"][-1])
-                action = follow(action.draft)
+                action = follow(action.draft, compared)
             carry_out(action, stock)
     except Leave:
         say()
@@ -111,8 +109,8 @@ def demo(stock: Stock) -> None:
                 raise
 
 
-def follow(draft: Draft) -> Action:
-    """What choosing a proposal does."""
+def follow(draft: Draft, compared: set[str]) -> Action:
+    """What choosing a proposal does; a comparison that came to its end is remembered in `compared`."""
     if draft.verb == "demo":
         return demo
     if draft.verb == "train-config":
@@ -122,6 +120,11 @@ def follow(draft: Draft) -> Action:
 
     def ask_the_rest(stock: Stock) -> None:
         questions = tools.Questions(draft, stock)
-        questions.ask(["--dataset"], lambda: tools.reviewed(questions))
+
+        def last() -> None:
+            if tools.reviewed(questions) == "done" and draft.start == ("compare",):
+                compared.add(draft.answers["--model"][-1])
+
+        questions.ask(["--dataset"], last)
 
     return ask_the_rest

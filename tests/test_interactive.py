@@ -17,7 +17,8 @@ from prompt_toolkit.output import DummyOutput
 
 import commands
 from auto_bot_tuner.utils.errors import Interrupted, UserError
-from src.menu import launch, picks, screen, settings, stock, training
+from src import interactive
+from src.menu import launch, picks, screen, settings, stock, tools, training
 from src.menu.ask import Questions
 from src.menu.draft import Draft, find
 from tests.pseudo_terminal import CLEAR, CTRL_C, CTRL_D, DOWN, ENTER, ROOT, UP, Terminal
@@ -248,6 +249,33 @@ def test_a_folder_that_holds_a_run_is_not_taken_without_leave(keyboard: Any, not
     keyboard.send_text(CLEAR + "checkpoints/sft" + ENTER + DOWN + ENTER)
     questions.put("--output-dir")
     assert questions.draft.argv == ["--overwrite"] or questions.draft.parsed().training.overwrite
+
+
+def test_an_export_has_a_folder_proposed_that_is_free(keyboard: Any, nothing: stock.Stock) -> None:
+    draft = Draft("convert", ("export",), {"--checkpoint": ["--checkpoint", "checkpoints/demo/sft/final"]})
+    keyboard.send_text(ENTER)
+    questions = Questions(draft, nothing)
+    questions.put("--output")
+    assert questions.draft.argv[-2:] == ["--output", "exports/demo-sft"]
+    Path("exports/demo-sft").mkdir(parents=True)
+    Path("exports/demo-sft/model.gguf").write_text("")
+    keyboard.send_text(ENTER)
+    again = Questions(draft, nothing)
+    again.put("--output")
+    assert again.draft.argv[-2:] == ["--output", "exports/demo-sft-2"]
+
+
+@pytest.mark.parametrize("outcome", ["done", "failed", "interrupted"])
+def test_a_comparison_that_was_stopped_is_proposed_again(
+    outcome: str, nothing: stock.Stock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tools, "review", lambda draft, change: (draft, outcome))
+    monkeypatch.setattr(tools, "then", lambda question: None)
+    monkeypatch.setattr(Questions, "put", lambda self, key: None)
+    compared: set[str] = set()
+    draft = Draft("evaluate", ("compare",), {"--model": ["--model", "a/final"], "--against": ["--against", "tiny"]})
+    interactive.follow(draft, compared)(nothing)
+    assert compared == ({"a/final"} if outcome == "done" else set())
 
 
 def test_every_setting_of_every_method_can_be_changed_and_says_what_it_is() -> None:

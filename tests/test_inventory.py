@@ -99,7 +99,39 @@ def test_the_tree_goes_from_the_base_to_what_was_made_of_it(root: Path) -> None:
         "tiny", "└─ demo/sft", "   ├─ demo/reward", "   └─ ppo",
         "somebody/model", "└─ other",
     ]  # fmt: skip
-    assert dict(lines)["   └─ ppo"] == "PPO, interrupted at step 0 of 40"
+    assert dict(lines)["   └─ ppo"] == "PPO, interrupted at step 6 of 40"
+
+
+def test_a_run_without_a_config_is_told_by_its_record(root: Path) -> None:
+    """Runs that a program made: their origin stands in run.json, or "from" is left out."""
+    records = {
+        "named": {"model": {"name": "tiny"}},
+        "line": {"lineage": [{"name": "tiny", "method": "base"}, {"name": "rm", "method": "reward"}, {"name": "x"}]},
+        "nameless": {"model": {"name": "a model without a name"}, "lineage": [{"name": "x", "method": "ppo"}]},
+        "odd": {"model": [1], "lineage": [1, 2]},
+    }
+    for name, record in records.items():
+        folder = run_folder(Path("checkpoints") / name)
+        (folder / "config.yaml").unlink()
+        (folder / "run.json").write_text(json.dumps({"method": "ppo", "status": "finished", **record}))
+    found = {run.folder.name: stock.told(run) for run in stock.look_around().runs}
+    assert found == {"named": "PPO from tiny", "line": "PPO from tiny", "nameless": "PPO", "odd": "PPO"}
+    newest = Path("checkpoints/nameless")
+    os.utime(newest / "run.json", (4e9, 4e9))
+    for method in ("reward", "grpo"):  # nothing of the pipeline is missing
+        run_folder(Path("checkpoints") / method, method)
+    titles = [each.title for each in advice.suggestions(stock.look_around())]
+    assert stock.look_around().runs[0].folder == newest
+    assert titles == ["Compare grpo with what it came from"]  # a run of unknown origin is compared with nothing
+
+
+@pytest.mark.parametrize("logged", [3, 9])
+def test_an_interrupted_run_stands_where_its_newest_checkpoint_does(logged: int, root: Path) -> None:
+    folder = run_folder(Path("checkpoints/x"), final=False, checkpoint=True)
+    (folder / "metrics.jsonl").write_text(json.dumps({"step": logged, "loss": 1.0}) + "\n")
+    assert inventory.read_run(folder).step == 6
+    (folder / ".running").write_text(str(os.getpid()))
+    assert inventory.read_run(folder).step == logged
 
 
 def test_a_model_that_names_itself_does_not_hang_the_tree(root: Path) -> None:

@@ -25,7 +25,8 @@ def suggestions(stock: Stock, compared: Container[str] = ()) -> list[Suggestion]
     """At most two next steps, the most useful first. `compared`: models that were looked at in this session."""
     found = [resume(run) for run in stock.resumable[:1]]
     found += pipeline(stock)
-    found += [compare(run) for run in stock.of("sft", "dpo", "ppo", "grpo")[:1] if str(run.final) not in compared]
+    newest = [run for run in stock.of("sft", "dpo", "ppo", "grpo") if run.model][:1]
+    found += [compare(run) for run in newest if str(run.final) not in compared]
     return found[:MOST]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from src.menu.draft import Draft, as_text, find, key_of, values
 from src.menu.kinds import is_list
 from src.menu.screen import Option, choose, choose_many, complain, say, table, type_in
 from src.menu.settings import Put, question_of
-from src.menu.stock import ANOTHER, ROLES, Stock, data, models, pick, short, told
+from src.menu.stock import ANOTHER, ROLES, Stock, data, models, pick, short, shown_name, told
 
 MODELS = ("--model", "model", "--against", "--checkpoint", "checkpoint", "--lora-checkpoint", "--reference")
 JUDGES = ("--reward-model", "--judge")
@@ -50,6 +50,7 @@ class Picks:
             (("--reward",), self.pick_reward),
             (("--output-dir",), self.new_folder),
             (RUNS, self.pick_runs),
+            (("--output",) if self.draft.verb == "convert" else (), self.export_folder),
         ]
         return next((way for keys, way in ways if key in keys), None)
 
@@ -124,6 +125,15 @@ class Picks:
             break
         return type_in("folder:", is_path=True)
 
+    def export_folder(self, setting: Setting, value: Any) -> str:
+        """exports/ and the model's name, or the first sister by number that is free."""
+        say_first(setting)
+        answers = self.draft.answers
+        source = next((answers[key][-1] for key in ("--checkpoint", "--lora-checkpoint") if answers.get(key)), "")
+        name = shown_name(source).replace("/", "-").strip("-.~")
+        proposed = f"exports/{name}" if source and name else ""
+        return type_in("output:", as_text(value) or free(proposed, occupied), is_path=True)
+
     def new_folder(self, setting: Setting, value: Any) -> str:
         """A folder for the run that holds none yet, or leave to delete the one that it holds."""
         say_first(setting)
@@ -136,6 +146,11 @@ class Picks:
             if choose("What now?", answers):
                 self.overwrites = True
                 return typed
+
+
+def occupied(folder: Path) -> bool:
+    """Whether an export there would need --overwrite."""
+    return folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
 
 
 def adapters(found: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
@@ -151,10 +166,10 @@ def say_first(setting: Setting) -> None:
     say(question_of(setting))
 
 
-def free(folder: str) -> str:
-    """`folder`, or its first sister by number that holds no run."""
+def free(folder: str, is_taken: Callable[[Path], Any] = leftovers) -> str:
+    """`folder`, or its first sister by number that holds no run (nothing: `is_taken`)."""
     number, name = 1, folder
-    while leftovers(Path(name)):
+    while folder and is_taken(Path(name)):
         number += 1
         name = f"{folder.rstrip('/')}-{number}"
     return name

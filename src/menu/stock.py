@@ -99,7 +99,8 @@ def told(run: RunFound) -> str:
     origin = short(start) if start else run.model
     steps = f"step {run.step:,}" + (f" of {run.total:,}" if run.total else "")
     state = {"finished": "", "interrupted": f"interrupted at {steps}", "running": f"running now, {steps}"}
-    parts = [f"{NAMES.get(run.method, run.method)} from {origin}", state.get(run.status, "ended without a model")]
+    method = NAMES.get(run.method, run.method) or "a run"
+    parts = [f"{method} from {origin}" if origin else method, state.get(run.status, "ended without a model")]
     return ", ".join(part for part in (*parts, run.figure) if part)
 
 

@@ -8,7 +8,7 @@ from auto_bot_tuner.utils.data_inventory import size
 from src.menu.ask import Questions
 from src.menu.draft import Draft, key_of, member, members
 from src.menu.home import tree
-from src.menu.launch import review, start, then
+from src.menu.launch import Outcome, review, start, then
 from src.menu.screen import Option, choose, say, table, verbatim, walk
 from src.menu.stock import NAMES, Stock
 
@@ -101,9 +101,10 @@ def needed(kind: Any) -> tuple[str, ...]:
     return tuple(key_of(setting) for setting in all_settings(kind) if setting.default is dataclasses.MISSING)
 
 
-def reviewed(questions: Questions) -> None:
-    review(questions.draft, questions.change)
+def reviewed(questions: Questions) -> Outcome:
+    _, outcome = review(questions.draft, questions.change)
     then("Done.")
+    return outcome
 
 
 def at_once(draft: Draft) -> None:

@@ -30,6 +30,7 @@ MARKS = ("run.json", "config.yaml", "metrics.jsonl", LOCK)  # any of them makes 
 DEEPEST = 4  # checkpoints/demo/sft is two below the root; a few more for people who sort
 # The one figure of an evaluation that says most about a model of this method, and how it is written.
 MAIN_FIGURES = {"sft": "loss", "reward": "accuracy", "dpo": "accuracy", "ppo": "reward", "grpo": "reward"}
+NAMELESS = "a model without a name"  # run.json's words for weights that a program made
 TAIL = 100_000  # bytes at the end of metrics.jsonl in which the last step and evaluation stand
 
 
@@ -39,7 +40,7 @@ class RunFound:
 
     folder: Path
     method: str  # sft, reward, dpo, ppo, grpo; empty where nothing says it
-    model: str  # what it started from, as the run was told
+    model: str  # what it started from, as the run was told; empty where nothing says it
     status: Status  # failed: it ended, and left neither a model nor a checkpoint to go on from
     step: int
     total: int | None  # of the steps, where something says it
@@ -103,17 +104,34 @@ def read_run(folder: Path) -> RunFound:
         config = read_yaml(folder / "config.yaml")
     step, evaluation = last_words(folder / "metrics.jsonl")
     total = record.get("total_steps") or planned_steps(folder)
-    model = config.get("model")
+    status, checkpoint = status_of(folder, str(record.get("status", ""))), newest_checkpoint(folder)
+    if status == "interrupted" and checkpoint is not None:  # the log is written now and then, and may be ahead as well
+        step = int(checkpoint.name.rpartition("-")[2])
     return RunFound(
         folder=folder,
         method=str(record.get("method") or config.get("method") or ""),
-        model=str((model.get("name") if isinstance(model, dict) else "") or ""),
-        status=status_of(folder, str(record.get("status", ""))),
+        model=name_in(config) or name_in(record) or parent_of(record),
+        status=status,
         step=step,
         total=total if isinstance(total, int) else None,
         evaluation=evaluation,
         changed=max(path.stat().st_mtime for path in [folder, *(folder / m for m in MARKS)] if path.exists()),
     )
+
+
+def name_in(found: dict[str, Any]) -> str:
+    """`model.name` of a config.yaml or a run.json; empty where it has none."""
+    model = found.get("model")
+    name = str((model.get("name") if isinstance(model, dict) else "") or "")
+    return "" if name == NAMELESS else name
+
+
+def parent_of(record: dict[str, Any]) -> str:
+    """What stands before the run in the lineage that it wrote down; a reward model that taught it is no parent."""
+    line = record.get("lineage")
+    before = [step for step in line[:-1] if isinstance(step, dict)] if isinstance(line, list) else []
+    names = [str(step.get("name") or "") for step in before if step.get("method") != "reward"]
+    return names[-1] if names and names[-1] != NAMELESS else ""
 
 
 def status_of(folder: Path, said: str) -> Status:
