@@ -6,6 +6,7 @@ also has `layers(argv)`: the `Arguments` that those layers give, over which the 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,5 +60,9 @@ def arguments_class(verb: str) -> Any:
 
 def run(verb: str, argv: Sequence[str]) -> None:
     """Parse `argv` and do the verb's work: all that main.py and the menu need."""
+    from auto_bot_tuner.utils.terminal import outliving_its_reader
+
     arguments = parse(verb, argv)
-    importlib.import_module(f"commands.{VERBS[verb].module}").run(arguments)
+    trains = verb.startswith("train-") or verb in ("demo", "reward-hacking", "frontier")
+    with outliving_its_reader() if trains else contextlib.nullcontext():
+        importlib.import_module(f"commands.{VERBS[verb].module}").run(arguments)

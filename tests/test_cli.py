@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -289,3 +290,36 @@ def test_a_box_that_tyro_draws_differently_one_day_still_becomes_a_line():
         == "something else is wrong (flags: p --help)"
     )
     assert one_line("plain text\nof two lines", "p").startswith("plain text of two lines")
+
+
+def test_training_goes_on_where_nobody_reads_its_output_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`train-sft … | head` closes the pipe after ten lines: the run is worth more than its words."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", buffering=1) as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        monkeypatch.setattr("commands.parse", lambda verb, argv: None)
+        said = []
+
+        def work(arguments: object) -> None:
+            for step in range(3):
+                print("step", step, flush=True)
+                said.append(step)
+
+        monkeypatch.setattr(importlib.import_module("commands.train_sft"), "run", work)
+        commands.run("train-sft", [])
+        assert said == [0, 1, 2] and sys.stdout is stdout
+        monkeypatch.undo()
+
+
+def test_a_command_that_only_tells_ends_with_its_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(os.dup(1), "w") as spare, os.fdopen(writer, "w", buffering=1) as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        monkeypatch.setattr("commands.parse", lambda verb, argv: None)
+        monkeypatch.setattr(importlib.import_module("commands.inspect_data"), "run", lambda _: print("a row"))
+        with pytest.raises(BrokenPipeError):
+            commands.run("inspect", [])
+        os.dup2(spare.fileno(), stdout.fileno())  # what is in its buffer must go somewhere when it closes
+        monkeypatch.undo()

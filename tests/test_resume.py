@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -128,6 +129,18 @@ def test_resuming_a_finished_run_changes_nothing(kind: dict[str, Any], tmp_path:
     same_run(folder, kind["reference"])
 
 
+def test_a_finished_run_is_not_resumed_from_before_its_end(kind: dict[str, Any], tmp_path: Path) -> None:
+    """Its last steps would be taken again, and its logs cut for that."""
+    folder = tmp_path / "copy"
+    shutil.copytree(kind["reference"], folder)
+    shutil.rmtree(folder / "checkpoint-10")
+    logged = (folder / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match=r"has finished, 10 of 10 steps; train on from it with --model .*final"):
+        run(folder, lora=kind["lora"], resume=True)
+    assert (folder / "metrics.jsonl").read_bytes() == logged
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+
+
 def test_resuming_from_the_baseline_counts_it_once(tmp_path: Path) -> None:
     """keep_best saves checkpoint-0; were the baseline measured again, it would count as no progress."""
     patient = {"keep_best": True, "early_stopping_patience": 1, "eval_steps": 4, "save_steps": 0, "max_steps": 8}
@@ -151,6 +164,8 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(kind: dict[str, 
     newest.write_bytes(newest.read_bytes()[:1000])
     assert not is_whole(newest.parent)
     assert newest_checkpoint(folder) == folder / "checkpoint-8"
+    stopped = json.loads((folder / "run.json").read_text()) | {"status": "interrupted"}
+    (folder / "run.json").write_text(json.dumps(stopped))
     assert in_a_child(lambda: run(folder, lora=kind["lora"], resume=True)) == 0
     same_run(folder, kind["reference"])
     assert is_whole(newest.parent)  # written anew

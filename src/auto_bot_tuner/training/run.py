@@ -17,6 +17,7 @@ from auto_bot_tuner.training.progress import ProgressLine
 from auto_bot_tuner.training.record import Record, Status
 from auto_bot_tuner.training.reporting import build_reporters, write_report
 from auto_bot_tuner.training.run_folder import (
+    check_unfinished,
     checkpoints,
     cut_logs,
     is_whole,
@@ -61,6 +62,7 @@ class Run:
         trainer.prepare()
         if checkpoint is not None:
             load_checkpoint(trainer, checkpoint)
+            check_unfinished(self.folder, trainer.state.step, trainer.total_steps)
         else:
             torch.manual_seed(self.config.seed + trainer.rank)  # dropout and noise differ between processes
         if trainer.is_main:

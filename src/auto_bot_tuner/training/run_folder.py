@@ -19,6 +19,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from auto_bot_tuner.training.config import TrainingConfig
+from auto_bot_tuner.training.lineage import read_record
 from auto_bot_tuner.utils.errors import UserError
 
 STATE_FILE = "trainer_state.json"  # written last: its list of files says what a whole checkpoint holds
@@ -44,6 +45,7 @@ def check_run_folder(config: TrainingConfig) -> Path | None:
     newest = newest_checkpoint(folder)
     if config.resume:
         if newest is None:
+            check_unfinished(folder)
             raise UserError(f"nothing to resume: {folder} holds no complete checkpoint; start without --resume")
         return newest
     left = leftovers(folder)
@@ -54,6 +56,25 @@ def check_run_folder(config: TrainingConfig) -> Path | None:
             "or delete it with --overwrite"
         )
     return None
+
+
+def check_unfinished(folder: Path, step: int = 0, total_steps: int = 0) -> None:
+    """A run that came to its end is not resumed from before it: steps would be taken again, and nothing gained.
+
+    Args:
+        step: of the checkpoint to go on from.
+        total_steps: of the run that goes on; more than the finished one had are a reason to.
+
+    Raises:
+        UserError: the run in `folder` has finished.
+    """
+    record = read_record(folder)
+    last, total = (int(record.get(name) or 0) for name in ("step", "total_steps"))
+    if record.get("status") == "finished" and step < last and total_steps <= total:
+        raise UserError(
+            f"nothing to resume: {folder} has finished, {last} of {total} steps; train on from it with --model "
+            f"{folder / 'final'} and another --output-dir"
+        )
 
 
 def open_run_folder(config: TrainingConfig) -> Path | None:
