@@ -48,7 +48,11 @@ def route(argv: list[str]) -> int:
     if not argv:
         return menu()
     verb, *rest = argv
-    if verb in ("-h", "--help", "help"):
+    if verb in ("-V", "--version"):
+        from auto_bot_tuner import __version__
+
+        print(f"auto_bot_tuner {__version__}")
+    elif verb in ("-h", "--help", "help"):
         print(overview(commands.VERBS))
     elif verb in commands.VERBS and {"-h", "--help"} & set(rest):
         from commands.help import page

@@ -15,9 +15,8 @@ import tyro
 from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.training.config import STRICT
-from auto_bot_tuner.utils.settings import Setting, all_settings
+from auto_bot_tuner.utils.settings import Setting, all_settings, subcommands
 from commands.flag_values import choices, kind
-from commands.help import subcommands
 
 
 @dataclass(config=STRICT, kw_only=True)

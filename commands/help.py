@@ -10,7 +10,6 @@ import dataclasses
 import importlib
 import inspect
 import os
-import re
 import shutil
 import sys
 import textwrap
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 import tyro
 
 import commands
-from auto_bot_tuner.utils.settings import Setting, settings_of
+from auto_bot_tuner.utils.settings import Setting, settings_of, subcommands
 from commands.examples import EXAMPLES
 from commands.flag_values import default_in_words, range_in_words, value_in_words
 
@@ -72,21 +71,6 @@ def overview(program: str, handler: Any, members: dict[str, Any], path: str) -> 
     usage = f"usage: {program} COMMAND [FLAGS]"
     more = f"{program} {next(iter(members))} --help shows every setting of one of them."
     return "\n\n".join([usage, about, "\n".join([title("Commands"), *lines]), more, *examples(path, handler)])
-
-
-def subcommands(arguments_class: Any) -> dict[str, Any]:
-    """name -> class, of a union of them; empty for a class."""
-    import typing
-
-    if inspect.isclass(arguments_class):
-        return {}
-    found = {}
-    for member in typing.get_args(arguments_class):
-        marks = getattr(member, "__metadata__", ())
-        inner = typing.get_args(member)[0] if marks else member
-        name = next((mark.name for mark in marks if getattr(mark, "name", None)), None)
-        found[name or re.sub(r"(?<!^)(?=[A-Z])", "-", inner.__name__).lower()] = inner
-    return found
 
 
 def settings_shown(arguments_class: Any, default: Any) -> Iterator[Shown]:

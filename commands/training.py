@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from auto_bot_tuner.training.loop import Trainer
 
 
+FEW_STEPS = 10  # below it a run is a trial of the command, not of the model
+
+
 class Material(NamedTuple):
     """What a method makes of rows, for complaints about settings that it does not read."""
 
@@ -73,7 +76,10 @@ def rows_of(config: RunConfig, dry_run: bool) -> tuple[Rows, Rows | None]:
     if not dry_run:
         check_run_folder(config.training)
     refuse_mistyped(config.model.name)
-    return load_rows(config.dataset)
+    train, evaluation = load_rows(config.dataset)
+    if config.dataset.mix:
+        say("mix      " + " + ".join(f"{count:,} rows of {name}" for name, count in train.shares().items()))
+    return train, evaluation
 
 
 def refuse_unread(dataset: DatasetConfig, method: str) -> None:
@@ -107,6 +113,9 @@ def carry_out(
 
     say(understood or describe(trainer.train_dataset))
     say(describe_run(trainer))
+    if trainer.total_steps < FEW_STEPS:
+        steps = "1 step" if trainer.total_steps == 1 else f"{trainer.total_steps} steps"
+        say(f"few steps        {steps} teach little: raise --epochs or lower --grad-accum until there are some dozen")
     if dry_run:
         say(describe_dry_run(trainer))
     else:

@@ -323,3 +323,26 @@ def test_a_command_that_only_tells_ends_with_its_reader(monkeypatch: pytest.Monk
             commands.run("inspect", [])
         os.dup2(spare.fileno(), stdout.fileno())  # what is in its buffer must go somewhere when it closes
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (
+            ["evaluate", "accuracy", "--model", "tiny", "--limit", "5"],
+            "unrecognized options: --limit, 5; --limit belongs to",
+        ),
+        (["evaluate", "perp", "--model", "tiny"], "perplexity"),
+        (["evaluate", "accuracy", "--model", "tiny", "--max-sampels", "5"], "did you mean --max-samples?"),
+        (["download", "modle", "gpt2"], "did you mean model?"),
+        (["train-sft", "--mix", "a.jsonl0.1", "b.jsonl", "1"], "--mix takes names and numbers in turns"),
+        (["chat", "tiny", "--temperature", "hot"], "--temperature needs a number, not 'hot'"),
+    ],
+)
+def test_what_newcomers_mistype_is_understood(capsys, argv, words):
+    code, _, err = call(capsys, *argv)
+    assert code == 2 and words in err and err.count("\n") == 1 and "applied to" not in err
+
+
+def test_the_version_is_told(capsys):
+    assert call(capsys, "--version")[:2] == (0, "auto_bot_tuner 0.1.0\n")

@@ -5,6 +5,7 @@ After a shuffle or a mix "row 17" helps nobody; "alpaca.jsonl line 212" does.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, overload
 
@@ -58,6 +59,11 @@ class Rows(Sequence[Any]):
         source, row = self.order[index]
         name, _, places = self.sources[source]
         return f"{name} {places[row] if places else f'row {row}'}"
+
+    def shares(self) -> dict[str, int]:
+        """How many rows come from each source, by its name."""
+        counts = Counter(source for source, _ in self.order)
+        return {self.sources[source].name: count for source, count in sorted(counts.items())}
 
     def select(self, indices: Sequence[int]) -> Rows:
         """The rows at `indices`, in that order."""

@@ -16,7 +16,7 @@ import tyro
 from pydantic import ValidationError
 
 from auto_bot_tuner.utils.errors import UsageError
-from auto_bot_tuner.utils.settings import all_settings, in_one_line
+from auto_bot_tuner.utils.settings import all_settings, in_one_line, nearest, subcommands
 
 # Sections are for reading: `--learning-rate`, not `--training.learning-rate`.
 FLAT = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
@@ -55,8 +55,10 @@ def one_line(box: str, program: str, arguments_class: Any = None) -> str:
     sections = [section for section in sections if section] or [""]
     complaint, *rest = sections[1:] if "╭" not in box and len(sections) > 1 else sections
     flags = _flags(arguments_class)
+    if sentence := _misplaced(complaint, arguments_class):
+        return f"{sentence} (flags: {program} --help)"
     sentence = _from_pydantic(complaint, flags) or _from_union(complaint) or _missing(complaint, arguments_class)
-    sentence = sentence or complaint[:1].lower() + complaint[1:].rstrip(".")
+    sentence = sentence or _pairs(complaint) or complaint[:1].lower() + complaint[1:].rstrip(".")
     near = re.findall(r"(?:meant|to \S+?): (--[\w-]+)", "\n".join(rest))
     meant = f"; did you mean {', '.join(dict.fromkeys(near))}?" if near else ""
     help_line = re.search(r"For full helptext, (?:run|see):? (.+ --help)", rest[-1] if rest else "")
@@ -81,9 +83,33 @@ def _from_pydantic(complaint: str, flags: dict[str, str]) -> str:
 
 def _from_union(complaint: str) -> str:
     """An optional number that is none: tyro lists every type that it tried."""
+    if found := re.search(r"Error parsing (--[\w-]+): could not convert string to float: (.*)", complaint):
+        return f"{found[1]} needs a number, not {found[2]}"
     pattern = r"Error parsing (--[\w-]+): no type matching (\S+) could be instantiated from \[(.*?)\]"
     found = re.search(pattern, complaint)
     return f"{found[1]} needs {found[2].removeprefix('{None}|')}, not {found[3]}" if found else ""
+
+
+def _misplaced(complaint: str, arguments_class: Any) -> str:
+    """Words that a verb with subcommands does not know: tyro says of each where it stood, and how ordering matters."""
+    members = subcommands(arguments_class)
+    if not members or not complaint.lower().startswith("unrecognized"):
+        return ""
+    listed = complaint.partition(": ")[2].partition(" Arguments are")[0]
+    words = re.sub(r" \(applied to .*?\)", "", listed).replace(", ", " ").split()
+    first = next((word for word in words if word.startswith("-")), "")
+    owner = next((name for name, member in members.items() if first in _flags(member).values()), "")
+    near = nearest(first, _flags(arguments_class).values())
+    hint = f"; {first} belongs to {owner}" if owner else f"; did you mean {near}?" if near else ""
+    return f"unrecognized options: {', '.join(words)}{hint}"
+
+
+def _pairs(complaint: str) -> str:
+    """A setting of names with numbers, in which the two do not take turns or a number is none."""
+    found = re.search(r"parsing (--[\w-]+): Failed to parse key-value pairs", complaint)
+    if not found:
+        return ""
+    return f"{found[1]} takes names and numbers in turns: {found[1]} mine.jsonl 0.1 tiny-instructions 0.9"
 
 
 def _missing(complaint: str, arguments_class: Any) -> str:

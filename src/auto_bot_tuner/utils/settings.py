@@ -79,6 +79,19 @@ def all_settings(arguments_class: Any) -> Iterator[Setting]:
             yield from all_settings(member)
 
 
+def subcommands(arguments_class: Any) -> dict[str, Any]:
+    """name -> class, of a union of them; empty for a class."""
+    if inspect.isclass(arguments_class):
+        return {}
+    found = {}
+    for member in typing.get_args(arguments_class):
+        marks = getattr(member, "__metadata__", ())
+        inner = typing.get_args(member)[0] if marks else member
+        name = next((mark.name for mark in marks if getattr(mark, "name", None)), None)
+        found[name or re.sub(r"(?<!^)(?=[A-Z])", "-", inner.__name__).lower()] = inner
+    return found
+
+
 def value_of(arguments: Any, setting: Setting) -> Any:
     """What a setting is set to, in `arguments` or in one of their sections; None where nothing is."""
     arguments_class: type = type(arguments)
