@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,9 @@ from auto_bot_tuner.data.dataset_facts import uses
 from auto_bot_tuner.hub import download as hub_download
 from auto_bot_tuner.hub.cache import Cached
 from auto_bot_tuner.hub.model_facts import read_facts, read_header
-from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.utils.errors import UsageError, UserError
 from auto_bot_tuner.utils.model_source import download, find_model
+from commands import parse
 from commands.download import ModelArguments, fetch_model, is_to_fetch
 from tests.hub_commands import NOWHERE, run_commands
 from tests.hub_standin import Hub, Repository, make_hub, serve
@@ -121,8 +123,24 @@ def test_what_is_here_is_said_without_a_network(hub: Hub, home: Path, tmp_path: 
         cwd=tmp_path,
     )
     assert model.code == data.code == 0 and "already here" in model.out and "already here" in data.out
-    near.failed_with("cannot reach the model hub", NOWHERE, "did you mean gpt2?", "--model tiny")
-    other.failed_with("cannot reach the hub", NOWHERE, "--dataset tiny-instructions")
+    near.failed_with("cannot reach the model hub", NOWHERE, "did you mean gpt2? Else connect to the network")
+    other.failed_with("cannot reach the hub", NOWHERE, "connect to the network", "python main.py download list")
+    for line in (near.err, other.err):  # nothing else in its place is what a download wants
+        assert "local" not in line and "bundled" not in line and "--dataset" not in line
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("download modle gpt2", "download has no 'modle': did you mean model? (flags: python main.py download --help)"),
+        ("evaluate genration --model tiny", "evaluate has no 'genration': did you mean generation?"),
+        ("convert gguf", "convert has no 'gguf': there are merge-lora, export (flags: python main.py convert --help)"),
+    ],
+)
+def test_a_mistyped_subcommand_is_named(command: str, words: str) -> None:
+    verb, *argv = command.split()
+    with pytest.raises(UsageError, match=re.escape(words)):
+        parse(verb, argv)
 
 
 def test_refusals_have_cause_and_cure_in_one_line(hub: Hub, home: Path, tmp_path: Path) -> None:

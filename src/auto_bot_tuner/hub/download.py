@@ -48,9 +48,9 @@ def list_repository(name: str, kind: Kind) -> Listing:
     except HFValidationError as error:
         raise missing_path(name, kind) from error
     except OfflineModeIsEnabled as error:
-        raise hub_error(name, ConnectionError(), kind) from error
+        raise hub_error(name, ConnectionError(), kind, is_needed=False) from error
     except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
-        raise hub_error(name, error, kind) from error
+        raise hub_error(name, error, kind, is_needed=False) from error
     return Listing({file.rfilename: file.size or 0 for file in info.siblings or []})
 
 

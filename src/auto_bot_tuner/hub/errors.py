@@ -21,12 +21,17 @@ OFFLINE_CURE: dict[Kind, str] = {
     "dataset": "check the network, name a local file, or use the bundled data: --dataset tiny-instructions (for SFT), "
     "tiny-preferences, tiny-prompts (for PPO) or tiny-puzzles (for GRPO)",
 }
+FETCH_CURE = "connect to the network and run the same again; what is here already: python main.py download list"
 LIKE = 0.6  # least similarity (difflib's ratio) of a name that is proposed
 ASKED = 20  # names per search at the hub
 
 
-def hub_error(name: str, error: Exception, kind: Kind = "model") -> UserError:
-    """The one line for what huggingface_hub raised while `name` was fetched."""
+def hub_error(name: str, error: Exception, kind: Kind = "model", is_needed: bool = True) -> UserError:
+    """The one line for what huggingface_hub raised while `name` was fetched.
+
+    Args:
+        is_needed: something is to be done with it, so something else in its place is a cure; `download` only fetches.
+    """
     from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
     from huggingface_hub.utils import httpx
@@ -37,12 +42,10 @@ def hub_error(name: str, error: Exception, kind: Kind = "model") -> UserError:
     if isinstance(error, RepositoryNotFoundError) or status in (401, 404):  # the hub hides private ones in the same way
         return not_found(name, kind)
     if isinstance(error, (LocalEntryNotFoundError, ConnectionError, TimeoutError, httpx.TransportError)):
-        return unreachable(name, kind)
+        return unreachable(name, kind, is_needed)
     if isinstance(error, HfHubHTTPError):
-        return UserError(
-            f"the hub refused {WORDS[kind]} {name} ({one_line(error)}): try again later, or give a local "
-            f"{'folder' if kind == 'model' else 'file'}"
-        )
+        instead = f", or name a local {'folder' if kind == 'model' else 'file'}" if is_needed else ""
+        return UserError(f"the hub refused {WORDS[kind]} {name} ({one_line(error)}): try again later{instead}")
     cause = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else one_line(error)
     return UserError(
         f"could not download {name} into {constants.HF_HUB_CACHE} ({cause}): "
@@ -76,22 +79,22 @@ def not_found(name: str, kind: Kind) -> UserError:
     )
 
 
-def unreachable(name: str, kind: Kind) -> UserError:
+def unreachable(name: str, kind: Kind, is_needed: bool = True) -> UserError:
     from huggingface_hub import constants
+
+    cure = OFFLINE_CURE[kind] if is_needed else FETCH_CURE
 
     near = like(name, [*BUNDLED[kind], *(entry.name for entry in cached(kind))])
     meant = f"did you mean {near}? Else " if near else ""
     if constants.HF_HUB_OFFLINE:
         return UserError(
             f"{WORDS[kind]} {name} is not (wholly) cached, and HF_HUB_OFFLINE is set, so the hub is not asked: "
-            f"{meant}unset it, or {OFFLINE_CURE[kind]}"
+            f"{meant}unset it{f', or {cure}' if is_needed else ' and run the same again'}"
         )
     if kind == "model":
-        return UserError(
-            f"cannot reach the model hub ({constants.ENDPOINT}) and {name} is no folder here nor (wholly) cached: "
-            f"{meant}{OFFLINE_CURE[kind]}"
-        )
-    return UserError(f"cannot reach the hub at {constants.ENDPOINT} for data set {name!r}: {meant}{OFFLINE_CURE[kind]}")
+        nowhere = f" and {name} is no folder here nor (wholly) cached" if is_needed else f" for {name}"
+        return UserError(f"cannot reach the model hub ({constants.ENDPOINT}){nowhere}: {meant}{cure}")
+    return UserError(f"cannot reach the hub at {constants.ENDPOINT} for data set {name!r}: {meant}{cure}")
 
 
 def near_names(name: str, kind: Kind) -> str:
