@@ -17,6 +17,7 @@ import yaml
 from auto_bot_tuner.reports import write_comparison, write_run_report, write_story
 from auto_bot_tuner.reports.curves import BY_METHOD, FIRST, METHODS, SHOULD
 from auto_bot_tuner.reports.drawing import Line, plot, smoothed, thinned
+from auto_bot_tuner.reports.heatmap import question_in
 from auto_bot_tuner.reports.pages import TEMPLATES
 from auto_bot_tuner.reports.run_files import find_run
 from auto_bot_tuner.utils.errors import UsageError, UserError
@@ -338,6 +339,84 @@ def test_no_template_takes_text_for_markup():
     for path in TEMPLATES.iterdir():
         source = path.read_text(encoding="utf-8")
         assert not re.search(r"\|\s*safe|autoescape|<script|\son\w+=", source), path.name
+
+
+def test_a_run_without_held_out_rows_says_so_and_names_none(tmp_path):
+    folder = write_run(tmp_path / "run")
+    assert "evaluation, on held-out rows" in Page(write_run_report(folder)).text
+    write_lines(folder / "metrics.jsonl", [{"step": step, "loss": 1.0 / step} for step in range(1, 9)])
+    (folder / "config.yaml").unlink()  # its settings' comments speak of held-out rows too
+    text = Page(write_run_report(folder)).text
+    assert "Nothing was held out: these are figures of training rows." in text
+    assert "held-out" not in text and "Evaluations as a table" not in text
+    write_record(folder)
+    assert "No evaluation was made yet" in Page(write_run_report(folder)).text
+
+
+def write_pairs(folder: Path, *sides: str) -> Path:
+    """A reward run's samples: two answers to a prompt, at two evaluations."""
+    write_run(folder, method="reward")
+    rows: list[dict[str, Any]] = []
+    for step, scores in ((0, (0.5, 0.25)), (40, (2.5, -1.5))):
+        for i, (text, score) in enumerate(zip(("Blue.", "No idea."), scores, strict=True)):
+            row = {"step": step, "prompt": "Sky?", "response": text, "ended": True, "score": score}
+            rows.append({**row, "side": sides[i]} if sides else row)
+    write_lines(folder / "samples.jsonl", rows)
+    return folder
+
+
+def test_a_pair_is_one_block_with_its_sides(tmp_path):
+    page = Page(write_run_report(write_pairs(tmp_path / "run", "chosen", "rejected")))
+    samples = page.text.partition("Samples over time")[2]
+    assert "Sky? chosen Blue. score 0.5 at step 0 → 2.5 at step 40 rejected No idea. score 0.25 at step 0" in samples
+    assert samples.count("Sky?") == 1 and "ended" not in samples.partition("Data")[0]  # people wrote them
+    old = Page(write_run_report(write_pairs(tmp_path / "old"))).text
+    assert "Sky? answer 1 Blue. score 0.5" in old and "answer 2 No idea." in old
+
+
+def test_what_changed_stands_first(tmp_path):
+    folder = write_run(tmp_path / "run")
+    told = [(step, f"Q{i}", f"A{i}" + "!" * step * (i == 2)) for step in (0, 1) for i in range(4)]
+    write_lines(folder / "samples.jsonl", [{"step": s, "prompt": q, "response": a, "ended": True} for s, q, a in told])
+    views = [
+        {"step": s, "title": "row", "prompt": f"<user>\n{q}\n<bot>", "tokens": [a], "series": {"loss": [1.0]}}
+        for s, q, a in told
+    ]
+    write_lines(folder / "token_views.jsonl", views)
+    page = Page(write_run_report(folder))
+    samples, tokens = page.text.split("Samples over time")[1].split("Token by token")
+    for part in (samples, tokens):
+        assert re.findall(r"\bQ\d", part.partition("Settings")[0]) == ["Q2", "Q0", "Q1", "Q3"]
+    assert "<user>" not in page.text  # the prompt as it was asked, without the template
+
+
+def test_a_prompt_is_found_in_its_template_and_only_as_a_whole():
+    assert question_in("### Instruction:\nName it.\n\n### Response:\n", ["it", "Name it."]) == "Name it."
+    assert question_in("### Instruction:\nItalics.\n", ["Ital", ""]) == "### Instruction:\nItalics.\n"
+
+
+def test_answers_that_differ_between_runs_come_first_and_none_are_said(tmp_path):
+    a, b, c = (write_run(tmp_path / name) for name in "abc")
+    for run, word in ((a, "x"), (b, "y")):
+        rows = [("same", "1"), ("other", word), ("same", "2")]
+        lines = [{"step": 1, "prompt": prompt, "response": text, "ended": True} for prompt, text in rows]
+        write_lines(run / "samples.jsonl", lines)
+    text = Page(write_comparison([a, b], tmp_path / "both.html")).text.partition("Answers to the same prompts")[2]
+    assert re.findall("same|other", text.partition("first.")[2]) == ["other", "same"]
+    assert "No two of these runs" in Page(write_comparison([a, c], tmp_path / "none.html")).text
+
+
+def test_what_falls_far_has_a_logarithmic_axis():
+    def drawn(name: str, first: float, last: float) -> Any:
+        return plot(name, "Loss", [Line("a", [(1, first), (2, abs(first * last) ** 0.5), (3, last)], "train")])
+
+    far = drawn("loss", 4.0, 0.04)
+    heights = [float(y) for y in re.findall(r",([\d.]+)", far.drawn[0].path)]
+    assert far.title == "Loss, log scale" and heights[1] == pytest.approx((heights[0] + heights[2]) / 2, abs=0.2)
+    assert len(far.y_ticks) >= 3
+    assert drawn("perplexity", 90.0, 3.0).title.endswith("log scale")
+    for name, first, last in (("loss", 4.0, 0.4), ("loss", 4.0, -0.1), ("loss", 0.04, 4.0), ("reward", 4.0, 0.04)):
+        assert drawn(name, first, last).title == "Loss"
 
 
 def test_thinning_keeps_spikes_and_ends():

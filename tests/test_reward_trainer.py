@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from auto_bot_tuner.rlhf import RewardModel, RewardModelDataset, load_reward_model
 from auto_bot_tuner.rlhf.trainer import judged_pairs, share_longer_is_better
 from auto_bot_tuner.training.batching import collate_groups
 from auto_bot_tuner.training.events import Event
+from auto_bot_tuner.training.progress import ProgressLine
 from auto_bot_tuner.utils import saving
 from auto_bot_tuner.utils.errors import UsageError, UserError
 from tests.reward_runs import (
@@ -166,9 +169,20 @@ def test_samples_show_responses_with_their_scores(tmp_path: Path) -> None:
     trainer = small_reward_trainer(tmp_path, train=groups, model=model, num_samples=1, sample_max_new_tokens=5)
     chosen, rejected = trainer.samples()
     assert chosen["prompt"] == rejected["prompt"] == "Name a colour."
+    assert (chosen["side"], rejected["side"]) == ("chosen", "rejected")
     assert chosen["response"] == "Red,  …"
     with torch.no_grad():
         assert rejected["score"] == pytest.approx(model(groups[0]["rejected_input_ids"][None]).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("side", "line"), [("chosen", "  chosen → Blue. ■ score 1.50"), (None, "  → Blue. ■ score 1.50")]
+)
+def test_the_terminal_names_the_side_before_the_arrow(side: str | None, line: str) -> None:
+    file = io.StringIO()
+    sample = {"prompt": "Sky?", "response": "Blue.", "ended": True, "score": 1.5} | ({"side": side} if side else {})
+    ProgressLine(1, 0, Console(file=file, width=80)).show_sample(sample)
+    assert file.getvalue().splitlines() == ["  Sky?", line]
 
 
 def load_byte_reward_model(folder: Path) -> RewardModel:

@@ -14,7 +14,7 @@ from auto_bot_tuner.reports.headline import facts_of
 from auto_bot_tuner.reports.numbers import shown
 from auto_bot_tuner.reports.pages import write_page
 from auto_bot_tuner.reports.run_files import EVAL, RunFiles, is_number, read_run
-from auto_bot_tuner.reports.samples import MOST_PROMPTS, Answer, by_prompt
+from auto_bot_tuner.reports.samples import MOST_PROMPTS, Answer, by_prompt, changed
 from auto_bot_tuner.reports.settings_table import differing
 
 STYLES = 6  # colours and dashes that can be told apart
@@ -117,11 +117,13 @@ def best_of(name: str, values: Sequence[float]) -> float | None:
 
 
 def side_by_side(runs: Sequence[RunFiles]) -> list[tuple[str, list[Answer | None]]]:
-    """Prompts that at least two runs answered, with the last answer of each."""
+    """Prompts that at least two runs answered, with the last answer of each; those where these differ first."""
     told: list[Mapping[tuple[str, int], list[Answer]]] = [by_prompt(run) for run in runs]
     prompts = dict.fromkeys(prompt for answers in told for prompt in answers)
     shared = [prompt for prompt in prompts if sum(prompt in answers for answers in told) > 1]
-    return [
-        (prompt[0], [answers[prompt][-1] if prompt in answers else None for answers in told])
-        for prompt in shared[:MOST_PROMPTS]
-    ]
+    last = {prompt: [answers[prompt][-1] if prompt in answers else None for answers in told] for prompt in shared}
+    differing = {prompt[0] for prompt, answers in last.items() if changed([answer for answer in answers if answer])}
+    # The answers to one prompt stay together, be they several.
+    texts = list(dict.fromkeys(text for text, _ in shared))
+    places = {text: place for place, text in enumerate(sorted(texts, key=lambda text: text not in differing))}
+    return [(prompt[0], last[prompt]) for prompt in sorted(shared, key=lambda prompt: places[prompt[0]])[:MOST_PROMPTS]]

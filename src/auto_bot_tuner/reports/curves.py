@@ -145,7 +145,7 @@ def curve_of(name: str, method: str, lines: Sequence[Line]) -> Curve | None:
     if drawn is None:
         return None
     has_evaluation = any(line.style == "eval" and line.points for line in lines)
-    return Curve(name, title, drawn, BY_METHOD.get((method, name)) or SHOULD.get(name, ""), has_evaluation)
+    return Curve(name, drawn.title, drawn, BY_METHOD.get((method, name)) or SHOULD.get(name, ""), has_evaluation)
 
 
 def landmark(name: str, method: str) -> tuple[float, str] | None:

@@ -18,6 +18,7 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 24
 MOST_POINTS = 300  # of a line: more than a small chart can show
 MOST_BANDS = 60
 SMOOTH_FROM = 30  # logs: with fewer, every point can be seen
+FALLS = 20  # times: what falls further is drawn on a logarithmic axis
 AS_SET = ("learning_rate", "kl_coefficient", "epoch")  # no noise to smooth away
 
 Points = Sequence[tuple[float, float]]
@@ -55,7 +56,6 @@ class Plot(NamedTuple):
     reference: Tick | None
     bands: list[tuple[float, float, str]]  # left, width, what it says when touched
     summary: str  # for who cannot see it
-    is_log: bool
 
 
 def plot(name: str, title: str, lines: Sequence[Line], reference: tuple[float, str] | None = None) -> Plot | None:
@@ -65,8 +65,10 @@ def plot(name: str, title: str, lines: Sequence[Line], reference: tuple[float, s
         return None
     values = [value for line in lines for _, value in line.points]
     low, high = min(values), max(values)
-    is_log = low > 0 and high / low > 200 and name in ("perplexity", "grad_norm")
-    if reference is not None and not is_log:
+    is_log = low > 0 and wants_log(name, lines, high / low)
+    if reference is not None and is_log:
+        reference = reference if low <= reference[0] <= high else None
+    elif reference is not None:
         near = 0.6 * (high - low)  # a landmark far away would press the curve flat
         if low - near <= reference[0] <= high + near:
             low, high = min(low, reference[0]), max(high, reference[0])
@@ -78,15 +80,21 @@ def plot(name: str, title: str, lines: Sequence[Line], reference: tuple[float, s
     first = 0 if last > 1 and first <= 1 else first
     across = linear(first, last, LEFT, WIDTH - RIGHT)
     return Plot(
-        title=title,
+        title=f"{title}, log scale" if is_log else title,
         drawn=[draw(name, line, across, scale) for line in lines],
         x_ticks=steps_axis(first, last, across),
         y_ticks=y_ticks,
-        reference=Tick(scale(reference[0]), reference[1]) if reference and not is_log else None,
+        reference=Tick(scale(reference[0]), reference[1]) if reference else None,
         bands=touch_bands(name, lines, across),
         summary=summary(name, lines),
-        is_log=is_log,
     )
+
+
+def wants_log(name: str, lines: Sequence[Line], ratio: float) -> bool:
+    """Whether a linear axis would make a flat line of the second half of what fell far, or of all but a spike."""
+    if name == "grad_norm":
+        return ratio > 200
+    return name in ("loss", "perplexity") and any(line.points[0][1] > FALLS * line.points[-1][1] for line in lines)
 
 
 def linear(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
@@ -97,10 +105,10 @@ def linear(low: float, high: float, start: float, end: float) -> Callable[[float
 def vertical(name: str, low: float, high: float, is_log: bool) -> tuple[Callable[[float], float], list[Tick]]:
     """The y axis: from value to place, and where its numbers stand."""
     if is_log:
-        place = linear(math.log10(low), math.log10(high), HEIGHT - BOTTOM, TOP)
-        decades = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
-        thin = max(1, len(decades) // 5)
-        return lambda value: place(math.log10(value)), [Tick(place(d), short(10.0**d)) for d in list(decades)[::thin]]
+        room = 0.04 * math.log10(high / low)
+        place = linear(math.log10(low) - room, math.log10(high) + room, HEIGHT - BOTTOM, TOP)
+        ticks = log_ticks(low, high)
+        return lambda value: place(math.log10(value)), [Tick(place(math.log10(tick)), short(tick)) for tick in ticks]
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-30):  # level: at the foot where it is 0, else half way up
         low, high = (0.0, 1.0) if high == 0 else sorted((0.0, 2 * high))
     room = 0.06 * (high - low)
@@ -120,6 +128,19 @@ def nice_ticks(low: float, high: float, about: int = 4) -> list[float]:
     magnitude = 10.0 ** math.floor(math.log10(rough))
     step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= rough * 0.999)
     return [round(i * step, 12) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten inside a range; where there are few, their halves and fifths too.
+
+    >>> log_ticks(0.07, 3.1), log_ticks(3, 4e6)
+    ([0.1, 0.2, 0.5, 1.0, 2.0], [10.0, 100.0, 1000.0, 10000.0, 100000.0, 1000000.0])
+    """
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if high / low < 100 else (1, 3) if high / low < 1000 else (1,)
+    found = [float(f"{step * 10.0**power:.1g}") for power in powers for step in steps]
+    found = [tick for tick in found if low * 0.999 <= tick <= high * 1.001]
+    return found[:: max(1, len(found) // 5)] if steps == (1,) else found
 
 
 def steps_axis(first: float, last: float, across: Callable[[float], float]) -> list[Tick]:

@@ -7,7 +7,7 @@ see the one or does not trust it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from auto_bot_tuner.reports.numbers import MINUS, plain
@@ -15,6 +15,7 @@ from auto_bot_tuner.reports.run_files import Row, RunFiles, is_number
 
 LEVELS = 6
 MOST_VIEWS, MOST_TOKENS = 12, 400
+EDGES_BEFORE, EDGES_AFTER = ("", "\n", ">", "]", " "), ("", "\n", "<", "[", " ")  # between a template and a prompt
 ONE_SIDED = ("loss", "logprob")  # never cross 0: one colour
 MEANING = {
     "loss": "Surprise at each trained token, −log π in nats. Dark is what the model did not expect; "
@@ -56,9 +57,17 @@ class Panel(NamedTuple):
 
 
 def panels_of(run: RunFiles) -> list[Panel]:
-    """One panel for each series; the views of one text stand together, earlier ones first."""
-    texts = list(dict.fromkeys(text_of(view) for view in run.views))
-    views = sorted(run.views, key=lambda view: texts.index(text_of(view)))[:MOST_VIEWS]
+    """One panel for each series. Views of one prompt stand together, of one text earlier ones first; those prompts
+    first where a text or its figures changed."""
+    texts: dict[tuple[str, str], list[Row]] = {}
+    for view in run.views:
+        texts.setdefault(text_of(view), []).append(view)
+    moved = {text[0] for text, told in texts.items() if any(view_changed(told[0], view) for view in told)}
+    prompts = {prompt: place for place, prompt in enumerate(dict.fromkeys(text[0] for text in texts))}
+    ordered = sorted(texts, key=lambda text: (text[0] not in moved, prompts[text[0]]))
+    asked = {str(sample.get("prompt", "")).strip() for sample in run.samples}
+    questions = {prompt: question_in(prompt, asked) for prompt in prompts}
+    views = [{**view, "prompt": questions[text[0]]} for text in ordered for view in texts[text]][:MOST_VIEWS]
     names = dict.fromkeys(name for view in views for name in view["series"])
     return [panel for name in names if (panel := panel_of(name, [view for view in views if name in view["series"]]))]
 
@@ -66,6 +75,20 @@ def panels_of(run: RunFiles) -> list[Panel]:
 def text_of(view: Row) -> tuple[str, str]:
     """What stays the same of a text from one evaluation to the next; after a comma its title may say its score."""
     return str(view.get("prompt", "")), str(view.get("title", "")).partition(",")[0]
+
+
+def view_changed(first: Row, later: Row) -> bool:
+    return bool(first["tokens"] != later["tokens"] or first["series"] != later["series"])
+
+
+def question_in(prompt: str, asked: Iterable[str]) -> str:
+    """The prompt without the template's marks, where it is one of the samples' too; else as it is."""
+    for question in sorted(asked, key=len, reverse=True):
+        start = prompt.rfind(question) if question else -1
+        end = start + len(question)
+        if start >= 0 and prompt[start - 1 : start] in EDGES_BEFORE and prompt[end : end + 1] in EDGES_AFTER:
+            return question
+    return prompt
 
 
 def panel_of(name: str, views: Sequence[Row]) -> Panel | None:

@@ -41,6 +41,8 @@ def write_run_report(folder: Path) -> Path:
         notes=notes_of(run),
         findings=findings_of(run),
         curves=first,
+        nothing_held_out=nothing_held_out(run),
+        has_evaluation=any(curve.has_evaluation for curve in (*first, *other)),
         is_smoothed=any(line.pale for curve in (*first, *other) for line in curve.plot.drawn),
         other_curves=other,
         evaluations=evaluation_table(run),
@@ -54,6 +56,15 @@ def write_run_report(folder: Path) -> Path:
         machine=machine_of(run),
         commands=commands_of(run),
     )
+
+
+def nothing_held_out(run: RunFiles) -> str:
+    """The line for a run whose figures are those of training; empty for one that was evaluated."""
+    if run.evaluations:
+        return ""
+    if run.recorded("eval_data"):
+        return "No evaluation was made yet: these are figures of training rows."
+    return "Nothing was held out: these are figures of training rows."
 
 
 def notes_of(run: RunFiles) -> list[tuple[str, int, str]]:

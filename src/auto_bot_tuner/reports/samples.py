@@ -17,24 +17,50 @@ class Answer(NamedTuple):
     text: str
     ended: bool | None
     score: str
+    side: str = ""  # chosen, rejected …: answers that a reward model scores were written by people
 
 
-class Story(NamedTuple):
-    """One prompt and what became of its answer."""
+class Side(NamedTuple):
+    """One of the answers to a prompt, from evaluation to evaluation."""
 
-    prompt: str
+    label: str  # empty where the prompt has one answer
+    is_fixed: bool  # the same words each time: only their score changes
     shown: list[Answer]
     folded: list[Answer]
 
 
+class Story(NamedTuple):
+    """One prompt and what became of its answers."""
+
+    prompt: str
+    sides: list[Side]
+
+
 def stories_of(run: RunFiles) -> list[Story]:
-    """Each prompt with its answers in the order of steps; of many evaluations the first, the last and some between."""
-    answers = by_prompt(run)
+    """Each prompt with its answers in the order of steps; those that changed first. Of many evaluations the first, the
+    last and some between."""
+    prompts: dict[str, list[list[Answer]]] = {}
+    for (prompt, _), told in by_prompt(run).items():
+        prompts.setdefault(prompt, []).append(told)
+    changed_first = sorted(prompts.items(), key=lambda item: not any(map(changed, item[1])))
     stories = []
-    for (prompt, _), told in list(answers.items())[:MOST_PROMPTS]:
-        kept = chosen(told)
-        stories.append(Story(prompt, kept, [answer for answer in told if answer not in kept]))
+    for prompt, sides in changed_first[:MOST_PROMPTS]:
+        names = [f"answer {number}" for number in range(1, len(sides) + 1)] if len(sides) > 1 else [""]
+        stories.append(Story(prompt, list(map(side_of, sides, names))))
     return stories
+
+
+def changed(told: Sequence[Answer]) -> bool:
+    """Whether the answer or its score is not always the same."""
+    return len({(answer.text, answer.score) for answer in told}) > 1
+
+
+def side_of(told: Sequence[Answer], name: str) -> Side:
+    kept = chosen(told)
+    label = told[0].side or name
+    is_fixed = bool(label) and len({answer.text for answer in told}) == 1 and all(answer.score for answer in told)
+    folded = [] if is_fixed else [answer for answer in told if answer not in kept]
+    return Side(label, is_fixed, kept, folded)
 
 
 def by_prompt(run: RunFiles) -> dict[tuple[str, int], list[Answer]]:
@@ -53,8 +79,9 @@ def answer_of(sample: dict[str, Any]) -> Answer:
     return Answer(
         step=int(sample["step"]),
         text=text,
-        ended=ended if isinstance(ended, bool) else None,
+        ended=ended if isinstance(ended, bool) and not sample.get("side") else None,
         score=plain(round(score, 3)) if is_number(score) else "",
+        side=str(sample.get("side") or ""),
     )
 
 

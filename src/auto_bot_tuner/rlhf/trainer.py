@@ -33,7 +33,7 @@ from auto_bot_tuner.training.events import Callback
 from auto_bot_tuner.training.final import save_final
 from auto_bot_tuner.training.flat import hidden_states_at, make_flat
 from auto_bot_tuner.training.loop import Trainer
-from auto_bot_tuner.training.token_views import View, views_of_groups
+from auto_bot_tuner.training.token_views import View, titles, views_of_groups
 from auto_bot_tuner.training.weights import load_weights
 from auto_bot_tuner.utils import saving
 from auto_bot_tuner.utils.errors import UsageError, UserError
@@ -192,18 +192,22 @@ class RewardModelTrainer(Trainer):
 
     @torch.no_grad()
     def samples(self) -> list[dict[str, Any]]:
-        """The first evaluation rows: each response with its score. (People wrote them: that they end says nothing.)"""
+        """The first evaluation rows: each response with its side (chosen, rejected …) and its score. (People wrote
+        them: that they end says nothing.)"""
         dataset = self.eval_dataset if self.eval_dataset is not None else self.train_dataset
         found = []
         for row in range(min(self.config.num_samples, len(dataset))):
             group = dataset.group(row)
             sides = [up_to_the_end(ids, labels) for ids, labels in zip(group.input_ids, group.labels, strict=True)]
             prompt = self.question(dataset, row)
-            for side, score in zip(sides, score_rows(self.model, [ids.tolist() for ids in sides]), strict=True):
+            # Without people's scores; where there is nothing else, told apart from the model's.
+            names = [name.partition(" (")[0].replace("score", "judged") for name in titles(dataset, row, len(sides))]
+            scores = score_rows(self.model, [ids.tolist() for ids in sides])
+            for name, side, score in zip(names, sides, scores, strict=True):
                 response = side[group.prompt_length :]
                 shown = response[: self.config.sample_max_new_tokens]
                 text = self.tokenizer.decode(shown, skip_special_tokens=True) + " …" * (len(shown) < len(response))
-                found.append({"prompt": prompt, "response": text, "ended": True, "score": score})
+                found.append({"prompt": prompt, "side": name, "response": text, "ended": True, "score": score})
         return found
 
     def question(self, dataset: Any, row: int) -> str:

@@ -63,8 +63,9 @@ class ProgressLine:
         end = "[green]■[/]" if sample["ended"] else "[red]… (did not stop)[/]"
         if "score" in sample:
             end += f" [dim]score {sample['score']:.2f}[/]"
+        side = f"{one_line(sample['side'])} " if sample.get("side") else ""  # which of a pair it is
         self.console.print(
-            f"  [dim]{one_line(sample['prompt'])}[/]\n  → {one_line(sample['response'])} {end}", soft_wrap=True
+            f"  [dim]{one_line(sample['prompt'])}[/]\n  {side}→ {one_line(sample['response'])} {end}", soft_wrap=True
         )
 
 
