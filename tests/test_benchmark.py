@@ -17,6 +17,7 @@ import main
 from auto_bot_tuner.data.prompt_format import PromptFormat
 from auto_bot_tuner.evaluation import GenerationConfig
 from auto_bot_tuner.evaluation import benchmark as benchmark_module
+from auto_bot_tuner.evaluation.benchmark import data_error
 from auto_bot_tuner.evaluation.benchmark_scores import interval_of
 from auto_bot_tuner.evaluation.generation import respond
 from auto_bot_tuner.evaluation.intervals import Share
@@ -229,8 +230,8 @@ def refused(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]
         ("--model base --tasks colours --plot picture.gif", 2, ("--plot", ".png")),
         ("--model nowhere/at/all --tasks colours", 1, ("nowhere/at/all",)),
         ("--model rm --tasks colours", 1, ("is a reward model",)),
-        ("--model base --tasks gone", 1, ("data of task gone", "gone.jsonl")),
-        ("--model base --tasks hub", 1, ("data of task hub cannot be had", "network")),
+        ("--model base --tasks gone", 1, ("data of task gone", "gone.jsonl", "mend dataset_path or data_files")),
+        ("--model base --tasks hub", 1, ("data of task hub", "nobody/has_this", "hub")),
         ("--model base --tasks unsafe", 1, ("unsafe", "code that the model writes")),
         ("--model base --tasks crooked", 1, ("crooked",)),
         ("--model base --tasks long", 1, ("999",)),
@@ -254,6 +255,17 @@ def test_what_benchmark_refuses(
     assert got[0] == code, got
     for word in words:
         assert word in got[1]
+
+
+@pytest.mark.parametrize("is_offline", [True, False])
+def test_data_that_the_hub_has_names_the_cause_and_the_command(
+    is_offline: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", is_offline)
+    message = str(data_error("arc", ConnectionError("Couldn't reach 'allenai/ai2_arc' on the Hub (X)")))
+    assert "the data of task arc, allenai/ai2_arc, is not here" in message
+    assert ("unset it" in message) == is_offline == ("connect to the network" not in message)
+    assert "python main.py download dataset allenai/ai2_arc" in message
 
 
 def test_without_lm_eval_the_line_says_how_to_install_it(

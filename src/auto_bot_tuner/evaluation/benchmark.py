@@ -12,6 +12,7 @@ import contextlib
 import importlib.util
 import io
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,12 +121,29 @@ def load_task(name: str, manager: Any) -> dict[str, Any]:
     except ImportError as error:
         raise UserError(f"task {name} needs a package that is not here ({one_line(error)}): install it") from error
     except OSError as error:  # files that are not there, no network, and the hub's own errors
-        raise UserError(
-            f"the data of task {name} cannot be had ({one_line(error)}): check the path or the network, or fetch it "
-            "first where there is one"
-        ) from error
+        raise data_error(name, error) from error
     except Exception as error:
         raise UserError(f"task {name} cannot be loaded ({type(error).__name__}: {one_line(error)})") from error
+
+
+def data_error(task: str, error: OSError) -> UserError:
+    """What to do about a task's data: another thing where the hub was not reached than where a file is missing."""
+    from huggingface_hub import constants
+
+    unreached = re.search(r"Couldn't reach '([^']+)' on the Hub", str(error))
+    if unreached is None:
+        return UserError(
+            f"the data of task {task} cannot be had ({one_line(error)}): mend dataset_path or data_files in the task's "
+            "file, or choose another task"
+        )
+    if constants.HF_HUB_OFFLINE:
+        cause, cure = "HF_HUB_OFFLINE is set, so the hub is not asked", "unset it"
+    else:
+        cause, cure = f"the hub ({constants.ENDPOINT}) does not answer", "connect to the network"
+    return UserError(
+        f"the data of task {task}, {unreached[1]}, is not here, and {cause}: {cure} and run the same again (python "
+        f"main.py download dataset {unreached[1]} fetches it for later)"
+    )
 
 
 def check_safe(name: str, config: Mapping[str, Any]) -> None:
