@@ -13,6 +13,7 @@ import torch
 import main
 from auto_bot_tuner.evaluation import GenerationConfig, compute_perplexity
 from auto_bot_tuner.evaluation.generation import generate_response
+from auto_bot_tuner.evaluation.intervals import Share
 from auto_bot_tuner.rlhf import create_reward_model_from_pretrained
 from auto_bot_tuner.utils.model_loading import load_model_and_tokenizer
 from tests.models import save_tiny_model
@@ -177,6 +178,8 @@ def test_compare_shows_base_and_trained_in_one_command(desk: Path, capsys: pytes
     assert sample["responses"] == {"A": answer("base", sample["prompt"]), "B": answer("adapter", sample["prompt"])}
     assert sample["responses"]["A"] != sample["responses"]["B"]
     assert out.count("> ") == 1 and "right" in out and "0.0%" in out and "tokens each" in out
+    assert numbers["right_interval_95"] == {key: list(Share(0, 3).interval) for key in "AB"}
+    assert out.index("right") < out.index("95 % interval") < out.index("0.0% to 56.2%") < out.index("ended by itself")
     assert "6.0000" not in out and "   6.0 " in out  # no four decimals for what has one
     assert Path("lengths.png").read_bytes().startswith(b"\x89PNG")
 

@@ -16,6 +16,7 @@ from commands.evaluate.inputs import load, to_answer
 from commands.evaluate.printing import check_picture, columns, measure_row, spread
 
 if TYPE_CHECKING:  # it imports torch, and flags are parsed before anything heavy is
+    from auto_bot_tuner.evaluation.intervals import Share
     from auto_bot_tuner.evaluation.quality import QualityReport
 
 
@@ -42,9 +43,9 @@ def measure(arguments: CompareArguments) -> dict[str, Any]:
     check_picture(arguments.plot)
     prompts, rows = asked_of(arguments)
     reports = dict(zip(letters, answers_of(arguments, [*letters.values()], prompts, arguments.generation), strict=True))
-    for report in reports.values():
-        if (right := share_right(rows, report)) is not None:
-            report.metrics["right"] = right
+    right = {letter: share for letter, report in reports.items() if (share := share_right(rows, report)) is not None}
+    for letter, share in right.items():
+        reports[letter].metrics["right"] = share.value
     asked = reports["A"].prompts
     answers = [{letter: reports[letter].responses[i] for letter in letters} for i in range(len(asked))]
     print_models(letters)
@@ -56,6 +57,9 @@ def measure(arguments: CompareArguments) -> dict[str, Any]:
     measures = dict.fromkeys(name for report in reports.values() for name in ("right", *report.metrics))
     shown = [name for name in measures if any(name in report.metrics for report in reports.values())]
     table = [measure_row(name, *(report.metrics.get(name) for report in reports.values())) for name in shown]
+    if right:
+        intervals = ["{:.1%} to {:.1%}".format(*share.interval) for share in right.values()]
+        table.insert(1, ["  95 % interval", *intervals])
     columns(f"{len(asked):,} prompts", ["", *letters], table)
     if arguments.plot:
         from auto_bot_tuner.evaluation.answer_charts import draw_generations
@@ -66,6 +70,7 @@ def measure(arguments: CompareArguments) -> dict[str, Any]:
     return {
         "models": letters,
         "metrics": {letter: report.metrics for letter, report in reports.items()},
+        "right_interval_95": {letter: list(share.interval) for letter, share in right.items()},
         "samples": [
             {"prompt": prompt, "responses": {letter: response.text for letter, response in told.items()}}
             for prompt, told in zip(asked, answers, strict=True)
@@ -96,10 +101,11 @@ def asked_of(arguments: CompareArguments) -> tuple[Any, Any]:
     return to_answer(rows), rows
 
 
-def share_right(rows: Any, report: QualityReport) -> float | None:
+def share_right(rows: Any, report: QualityReport) -> Share | None:
     """The share of right answers, where the rows are of the bundled world, whose answers can be checked."""
     from auto_bot_tuner.assets.gold import is_correct
+    from auto_bot_tuner.evaluation.intervals import Share
 
     if rows is None or not all(isinstance(rows[0].get(column), str) for column in ("task", "key", "output")):
         return None
-    return sum(is_correct(row, told.text) for row, told in zip(rows, report.responses, strict=True)) / len(rows)
+    return Share(sum(is_correct(row, told.text) for row, told in zip(rows, report.responses, strict=True)), len(rows))
