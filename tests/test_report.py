@@ -343,7 +343,8 @@ def test_no_template_takes_text_for_markup():
 
 def test_a_run_without_held_out_rows_says_so_and_names_none(tmp_path):
     folder = write_run(tmp_path / "run")
-    assert "evaluation, on held-out rows" in Page(write_run_report(folder)).text
+    evaluated = Page(write_run_report(folder)).text
+    assert "evaluation, on held-out rows" in evaluated and "figures of training rows" not in evaluated
     write_lines(folder / "metrics.jsonl", [{"step": step, "loss": 1.0 / step} for step in range(1, 9)])
     (folder / "config.yaml").unlink()  # its settings' comments speak of held-out rows too
     text = Page(write_run_report(folder)).text
