@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +13,6 @@ from pydantic.dataclasses import dataclass
 from auto_bot_tuner.training.config import STRICT
 from auto_bot_tuner.utils.errors import UsageError
 from auto_bot_tuner.utils.paths import expanded
-from commands.subcommands import known_subcommand
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -59,7 +57,6 @@ Arguments = (
     Annotated[MergeArguments, tyro.conf.subcommand("merge-lora")]
     | Annotated[ExportArguments, tyro.conf.subcommand("export")]
 )
-layers = partial(known_subcommand, "convert", Arguments)
 
 
 def run(arguments: MergeArguments | ExportArguments) -> None:

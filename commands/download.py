@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +20,6 @@ from auto_bot_tuner.utils.paths import expanded
 from auto_bot_tuner.utils.terminal import neutral
 from commands.json_file import check_writable, write_json
 from commands.labelled import labelled
-from commands.subcommands import known_subcommand
 
 if TYPE_CHECKING:
     from auto_bot_tuner.data.dataset_facts import DatasetFacts
@@ -75,7 +73,6 @@ Arguments = (
     | Annotated[DatasetArguments, tyro.conf.subcommand("dataset")]
     | Annotated[ListArguments, tyro.conf.subcommand("list")]
 )
-layers = partial(known_subcommand, "download", Arguments)
 
 
 def run(arguments: ModelArguments | DatasetArguments | ListArguments) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from auto_bot_tuner.training.config import STRICT, PositiveFloat
 from auto_bot_tuner.utils.terminal import neutral
 from commands import demo
-from commands.evaluate.printing import check_picture
+from commands.evaluate.printing import WIDTH, check_picture
 from commands.json_file import check_writable, write_json
 from commands.training import say
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from auto_bot_tuner.evaluation.divergence_charts import Line
     from auto_bot_tuner.rlhf.hacking_lab import Curve
 
+# How much longer than --quick: twice the rollouts, and 1,350 measured responses instead of 300 (each about a third of
+# the work of one that is trained on).
+WHOLE = 2.4
 TRAINED = ("checkpoints/sft/tiny/final", "checkpoints/demo/sft/final")  # where an SFT model may be already
 
 
@@ -73,6 +77,8 @@ def run(arguments: Arguments) -> None:
         write_json(arguments.json, record(arguments, model, scale, curves, picture))
     draw_against_divergence(panels(curves), picture, f"Reward hacking: {model}, seed {arguments.seed}")
     show(curves)
+    if arguments.quick:
+        say("\n" + textwrap.fill(only_a_look(curves), WIDTH))
     say(f"\npicture: {picture}")
 
 
@@ -136,11 +142,12 @@ def show(curves: Sequence[Curve]) -> None:
 
 def print_table(curves: Sequence[Curve]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    grid = Table("arm", title="Proxy and gold, at temperature 1")
-    for head in ("proxy", "gold", "best gold", "KL", "√KL", "tokens", "steps", "seconds"):
-        grid.add_column(head, justify="right")
+    # The heads are short, so that on 80 columns none is broken.
+    grid = Table(Column("arm", no_wrap=True), title="Proxy and gold (best: gold's highest), at temperature 1")
+    for head in ("proxy", "gold", "best", "KL", "√KL", "tokens", "steps", "s"):
+        grid.add_column(head, justify="right", no_wrap=True)
 
     def row(name: str, point: Any, best: float, seconds: float | None) -> list[str]:
         figures = (point.proxy, point.gold, best, point.kl, point.sqrt_kl)
@@ -170,6 +177,16 @@ def verdict(curve: Curve) -> str:
         return f"{moved}: worse, and not for the flaw's sake."
     ended = f" It stopped at {end.kl:.1f} nats, after {end.step} steps." if curve.is_stopped else ""
     return f"{moved}: not hacked so far.{ended}"
+
+
+def only_a_look(curves: Sequence[Curve]) -> str:
+    """Of --quick: what it cannot show, and what the whole lab takes here."""
+    minutes = max(1, round(WHOLE * sum(curve.seconds for curve in curves) / 60))
+    return (
+        f"This was a look: {max(curve.points[-1].step for curve in curves)} steps are mostly too few for a policy to "
+        f"be hacked. The whole lab, the same command without --quick, takes about {minutes} "
+        f"minute{'s' * (minutes > 1)} here."
+    )
 
 
 def one_line(text: str, width: int = 200) -> str:

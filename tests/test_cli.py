@@ -332,7 +332,7 @@ def test_a_command_that_only_tells_ends_with_its_reader(monkeypatch: pytest.Monk
             ["evaluate", "accuracy", "--model", "tiny", "--limit", "5"],
             "unrecognized options: --limit, 5; --limit belongs to",
         ),
-        (["evaluate", "perp", "--model", "tiny"], "perplexity"),
+        (["evaluate", "perp", "--model", "tiny"], "evaluate has no 'perp': did you mean perplexity?"),
         (["evaluate", "accuracy", "--model", "tiny", "--max-sampels", "5"], "did you mean --max-samples?"),
         (["download", "modle", "gpt2"], "did you mean model?"),
         (["train-sft", "--mix", "a.jsonl0.1", "b.jsonl", "1"], "--mix takes names and numbers in turns"),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from typing import Annotated, Any
 
 import tyro
@@ -24,7 +23,6 @@ from commands.evaluate.perplexity import PerplexityArguments
 from commands.evaluate.reward import RewardArguments
 from commands.evaluate.winrate import WinrateArguments
 from commands.json_file import check_writable, write_json
-from commands.subcommands import known_subcommand
 
 Arguments = (
     Annotated[PerplexityArguments, tyro.conf.subcommand("perplexity")]
@@ -35,7 +33,6 @@ Arguments = (
     | Annotated[WinrateArguments, tyro.conf.subcommand("winrate")]
     | Annotated[BenchmarkArguments, tyro.conf.subcommand("benchmark")]
 )
-layers = partial(known_subcommand, "evaluate", Arguments)
 
 MEASURES: dict[type, Callable[[Any], dict[str, Any]]] = {
     PerplexityArguments: perplexity.measure,

@@ -33,6 +33,7 @@ def parse_arguments(arguments_class: Any, argv: Sequence[str], program: str, def
         UsageError: an unknown flag (with the near miss), a wrong type, a value out of range.
         SystemExit: after `--help`, with code 0.
     """
+    check_subcommand(arguments_class, argv, program)
     layers = {} if default is None else {"default": default}
     complaint = io.StringIO()
     try:
@@ -44,6 +45,20 @@ def parse_arguments(arguments_class: Any, argv: Sequence[str], program: str, def
         if stop.code in (0, None):
             raise
         raise UsageError(one_line(complaint.getvalue(), program, arguments_class)) from None
+
+
+def check_subcommand(arguments_class: Any, argv: Sequence[str], program: str) -> None:
+    """The first word of a verb with subcommands is one of them; tyro would call it an unknown option.
+
+    Raises:
+        UsageError: it is none; the message has the nearest one, or all.
+    """
+    members = subcommands(arguments_class)
+    if not members or not argv or argv[0].startswith("-") or argv[0] in members:
+        return
+    near = next((name for name in members if name.startswith(argv[0])), "") or nearest(argv[0], members)
+    hint = f"did you mean {near}?" if near else f"there are {', '.join(members)}"
+    raise UsageError(f"{program.split()[-1]} has no {argv[0]!r}: {hint} (flags: {program} --help)")
 
 
 def one_line(box: str, program: str, arguments_class: Any = None) -> str:

@@ -59,7 +59,7 @@ class Unbroken:
 def outliving_its_reader() -> Iterator[None]:
     """Inside, work goes on where nobody reads its output any more: `train-sft … | head` must not cost the run."""
     stdout = sys.stdout
-    sys.stdout = Unbroken(stdout)  # type: ignore[assignment]  # all of a stream that anybody asks for
+    sys.stdout = Unbroken(stdout)
     try:
         yield
     finally:
