@@ -164,6 +164,24 @@ def test_the_verdict_on_a_curve_is_what_its_numbers_say():
     assert "not for the flaw's sake" in reward_hacking.verdict(curve((1.5, 1.0, 0), (1.4, 0.5, 1)))
 
 
+def test_the_table_fits_80_columns_with_whole_words(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    wide = curve((1.5, 1.0, 0), (-13.25, -1.2, 123.4))
+    reward_hacking.print_table([dataclasses.replace(wide, arm=lab.arms(0.2, 6)[3], seconds=1234.0)])
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80 and "…" not in printed
+    heads = next(line for line in printed.splitlines() if "proxy" in line and "KL" in line)
+    assert heads.replace("┃", " ").split() == ["arm", "proxy", "gold", "best", "KL", "√KL", "tokens", "steps", "s"]
+    assert "early-stop" in printed and "-13.25" in printed
+
+
+def test_a_look_says_that_it_is_one_and_what_the_whole_lab_takes():
+    arm = dataclasses.replace(curve((1.0, 1.0, 0), (1.2, 1.0, 1)), seconds=37.5)
+    told = reward_hacking.only_a_look([arm] * 4)
+    assert "4 steps are mostly too few" in told and "without --quick, takes about 6 minutes here" in told
+    assert "about 1 minute here" in reward_hacking.only_a_look([dataclasses.replace(arm, seconds=1.0)])
+
+
 # --- what it starts from, and what it refuses -------------------------------------------------------------------------
 
 
