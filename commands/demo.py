@@ -42,8 +42,12 @@ class Arguments:
     quick: bool = False
     # Write the table to this file as JSON.
     json: str = ""
-    # Folder of the runs; those of an earlier demo in it are overwritten.
-    output_dir: str = "checkpoints/demo"
+    # Folder of the runs; those of an earlier demo in it are overwritten. Empty: checkpoints/demo, with --quick
+    # checkpoints/demo-quick.
+    output_dir: str = ""
+
+    def __post_init__(self) -> None:
+        self.output_dir = self.output_dir or ("checkpoints/demo-quick" if self.quick else "checkpoints/demo")
 
 
 Models = Mapping[str, str]  # stage → name or folder of its model

@@ -213,3 +213,8 @@ def test_the_whole_demo_teaches_the_tiny_model_to_answer_and_to_stop(tmp_path):
     others = [task for task in sft["tasks"] if task != "sort_down"]
     before, after = (sum(stage["tasks"][task] for task in others) / len(others) for stage in (sft, grpo))
     assert after >= before - 0.03
+
+
+def test_a_quick_look_does_not_overwrite_the_whole_demo() -> None:
+    assert demo.Arguments().output_dir != demo.Arguments(quick=True).output_dir
+    assert demo.Arguments(quick=True, output_dir="mine").output_dir == "mine"
