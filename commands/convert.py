@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +44,7 @@ class ExportArguments:
     # How weights are stored. float32 loses nothing; float16 and bfloat16 halve the file; q8_0 (gguf and ollama) takes
     # 8.5 bits a weight. What it costs is measured and printed.
     dtype: Literal["float32", "float16", "bfloat16", "q8_0"] = "float32"
-    # Name of the file and of Ollama's model. Empty: the output folder's name.
+    # Name of the file and of Ollama's model. Empty: that of the run or the model.
     name: str = ""
     # File with a Jinja chat template, or the word builtin. Empty: the model's own, else the built-in one.
     chat_template: str = ""
@@ -110,6 +111,19 @@ def export(arguments: ExportArguments) -> list[str]:
     return WRITERS[arguments.format](arguments, output)
 
 
+def name_of(checkpoint: str) -> str:
+    """What a model is called: after its run (checkpoints/mine/final: mine), its folder, or its hub id without owner.
+
+    >>> name_of("checkpoints/mine/final"), name_of("checkpoints/mine/checkpoint-40"), name_of("Qwen/Qwen2.5-0.5B")
+    ('mine', 'mine-checkpoint-40', 'Qwen2.5-0.5B')
+    """
+    folder = Path(os.path.abspath(expanded(checkpoint)))
+    for part in ("adapter", "final"):  # of RUN/final/adapter both
+        folder = folder.parent if folder.name == part else folder
+    name = f"{folder.parent.name}-{folder.name}" if folder.name.startswith("checkpoint-") else folder.name
+    return name.lstrip(".-") or "model"
+
+
 def to_safetensors(arguments: ExportArguments, output: Path) -> list[str]:
     from auto_bot_tuner.export.safetensors_folder import export_safetensors
     from auto_bot_tuner.export.source import load
@@ -125,7 +139,7 @@ def to_gguf(arguments: ExportArguments, output: Path) -> list[str]:
 
     check_can_carry(arguments.checkpoint, arguments.trust_remote_code)
     loaded = load(arguments.checkpoint, arguments.trust_remote_code, arguments.chat_template)
-    return export_gguf(loaded, output, arguments.name or output.resolve().name, arguments.dtype)
+    return export_gguf(loaded, output, arguments.name or name_of(arguments.checkpoint), arguments.dtype)
 
 
 def to_ollama(arguments: ExportArguments, output: Path) -> list[str]:
@@ -135,7 +149,7 @@ def to_ollama(arguments: ExportArguments, output: Path) -> list[str]:
 
     check_can_carry(arguments.checkpoint, arguments.trust_remote_code)
     loaded = load(arguments.checkpoint, arguments.trust_remote_code, arguments.chat_template)
-    return export_ollama(loaded, output, arguments.name or output.resolve().name, arguments.dtype)
+    return export_ollama(loaded, output, arguments.name or name_of(arguments.checkpoint), arguments.dtype)
 
 
 WRITERS: dict[str, Callable[[Any, Path], list[str]]] = {

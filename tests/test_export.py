@@ -16,6 +16,7 @@ from auto_bot_tuner.data.prompt_format import PromptFormat
 from auto_bot_tuner.utils.errors import UsageError, UserError
 from auto_bot_tuner.utils.model_loading import load_model_and_tokenizer
 from auto_bot_tuner.utils.saving import save_for_users, save_weights
+from commands.convert import name_of
 from tests.reward_runs import save_byte_model
 
 ROWS = [{"instruction": f"Say {i}.", "output": f"It is {i}."} for i in range(24)]
@@ -205,6 +206,29 @@ def test_a_disk_that_is_full_leaves_nothing_and_says_what_to_do(tmp_path, monkey
     with pytest.raises(UserError, match=r"No space left on device\): make room there, then export again"):
         convert("export", "--checkpoint", base, "--format", "safetensors", "--output", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "name"),
+    [
+        ("checkpoints/mine/final", "mine"),
+        ("checkpoints/mine/final/", "mine"),
+        ("checkpoints/mine", "mine"),
+        ("checkpoints/mine/final/adapter", "mine"),
+        ("checkpoints/mine/checkpoint-40", "mine-checkpoint-40"),
+        ("Qwen/Qwen2.5-0.5B", "Qwen2.5-0.5B"),
+        ("tiny", "tiny"),
+        ("/", "model"),
+    ],
+)
+def test_an_export_is_called_after_the_run(checkpoint, name):
+    assert name_of(checkpoint) == name
+
+
+def test_a_name_from_inside_the_runs_folder(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    assert name_of("final") == name_of(".") == "mine"
 
 
 @pytest.mark.parametrize("name", ["../outside", "a/b", ".hidden", "a\\b"])

@@ -278,7 +278,7 @@ def test_chat_in_the_file_has_trainings_prompt_ids(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "with config= given" in " ".join(out.split()) and "own in 7 of 7 texts" in " ".join(out.split())
     ours = load("tiny").tokenizer
-    theirs = AutoTokenizer.from_pretrained(tmp_path / "out", gguf_file="out.gguf")
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "out", gguf_file="tiny.gguf")
     ids = theirs.apply_chat_template(CHAT, add_generation_prompt=True, return_dict=False)
     assert ids == PromptFormat.from_tokenizer(ours).encode_prompt(CHAT)
 
