@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Callable, Generator
 from dataclasses import field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import tyro
@@ -16,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from auto_bot_tuner.evaluation.config import GenerationConfig
 from auto_bot_tuner.training.config import STRICT
 from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.utils.paths import expanded
 from auto_bot_tuner.utils.terminal import neutral
 
 HELP = """\
@@ -194,7 +194,7 @@ class Chat:
         if not self.turns:
             raise UserError("there is nothing to save yet")
         try:
-            with Path(name).expanduser().open("a", encoding="utf-8") as file:
+            with expanded(name).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"messages": self.messages}, ensure_ascii=False) + "\n")
         except OSError as error:
             raise UserError(f"cannot write {name} ({error.strerror}): choose another file") from error

@@ -14,6 +14,7 @@ from auto_bot_tuner.assets import BUNDLED_MODELS
 from auto_bot_tuner.rlhf.config import PPOConfig
 from auto_bot_tuner.training.config import STRICT, DatasetConfig, ModelConfig, TrainingConfig
 from auto_bot_tuner.utils.errors import UsageError, UserError
+from auto_bot_tuner.utils.paths import expanded
 from auto_bot_tuner.utils.run_config import RunConfig
 from commands.layers import RunArguments, preset_layers
 from commands.rollouts import check_rewards, describe_prompts, eval_prompts_of, prompts_of, try_reward
@@ -105,7 +106,7 @@ def check_folders(names: Sequence[str]) -> None:
         UserError: there is no such folder.
     """
     for name in names:
-        if not Path(name).expanduser().is_dir() and name not in BUNDLED_MODELS and name.strip("./~").count("/") != 1:
+        if not expanded(name).is_dir() and name not in BUNDLED_MODELS and name.strip("./~").count("/") != 1:
             raise UserError(
                 f"--reward-model {name}: no such folder (looked from {Path.cwd()}); name another with --reward-model, "
                 "or train one with: python main.py train-reward"

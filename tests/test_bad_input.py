@@ -383,6 +383,7 @@ def test_too_little_room_is_said_before_the_first_step(
 def test_a_save_that_was_killed_half_way_is_no_checkpoint(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What a kill leaves under the working name is passed over, and cleared away by the next save."""
     train()
+    Path("run/run.json").unlink()  # which a killed run would not have left saying that it has finished
     shutil.move("run/checkpoint-2", "run/.checkpoint-2.part")
     (Path("run/.checkpoint-2.part") / "model.safetensors").write_bytes(b"half")
     assert main.main(f"{TRAIN.replace('--report-to', '--save-steps 1 --resume --report-to')}".split()) == 0

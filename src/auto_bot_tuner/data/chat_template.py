@@ -6,10 +6,10 @@ segments and turns them into tokens.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.utils.paths import expanded
 
 Message = dict[str, str]
 Conversation = list[Message]
@@ -47,7 +47,7 @@ def choose_template(tokenizer: Any, chat_template: str = "") -> str:
     """
     if chat_template and chat_template != "builtin":
         try:
-            return Path(chat_template).expanduser().read_text(encoding="utf-8")
+            return expanded(chat_template).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
                 f"chat template {chat_template!r} cannot be read ({type(error).__name__}): "

@@ -18,6 +18,7 @@ from auto_bot_tuner.hub.cache import is_cached
 from auto_bot_tuner.training.config import DatasetConfig
 from auto_bot_tuner.utils.errors import UsageError, UserError, one_line
 from auto_bot_tuner.utils.local_paths import is_path, missing_path
+from auto_bot_tuner.utils.paths import expanded
 
 # Not a setting: two runs can be compared only if they hold out the same rows.
 SEED = 0
@@ -68,7 +69,7 @@ def _part(name: str, split: str, splits: dict[str, Rows]) -> Rows:
 
 def load_splits(name: str, subset: str = "", wanted: str = "train") -> dict[str, Rows]:
     """Every split that the source has. A single file has one, called as `wanted` says."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     if name in BUNDLED_DATASETS:
         found = {split: bundled_dataset(name, split) for split in ("train", "test")}
         return {split: _file_rows(file, f"{name} {split}") for split, file in found.items() if file}

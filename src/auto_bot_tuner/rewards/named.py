@@ -17,6 +17,7 @@ from auto_bot_tuner.rewards.source import RewardSource
 from auto_bot_tuner.rewards.verifiers import EXAMPLES, NAMES, verifier
 from auto_bot_tuner.training.config import ModelConfig
 from auto_bot_tuner.utils.errors import UsageError, UserError
+from auto_bot_tuner.utils.paths import expanded
 from auto_bot_tuner.utils.settings import nearest
 
 if TYPE_CHECKING:
@@ -162,13 +163,13 @@ def check_function_name(name: str) -> None:
     if not path.endswith(".py") or not function:
         path = name.rstrip(":")
         raise UsageError(f"--reward {name} names no function: write {path}:function")
-    if not Path(path).expanduser().is_file():
+    if not expanded(path).is_file():
         raise UsageError(f"--reward {name}: no such file: {path} (looked from {Path.cwd()}); check the path")
 
 
 def is_model_name(name: str) -> bool:
     """A folder, or the form of a path or a hub id."""
-    return Path(name).expanduser().is_dir() or re.fullmatch(r"[^:*\s]*[/\\][^:*\s]*|[A-Za-z]:\\\S*", name) is not None
+    return expanded(name).is_dir() or re.fullmatch(r"[^:*\s]*[/\\][^:*\s]*|[A-Za-z]:\\\S*", name) is not None
 
 
 def unknown(name: str) -> UsageError:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 from auto_bot_tuner.assets import BUNDLED_DATASETS, BUNDLED_MODELS
+from auto_bot_tuner.utils.paths import expanded
 from auto_bot_tuner.utils.terminal import neutral
 
 LONGEST_TEXT = 600  # characters of a sample
@@ -15,7 +16,7 @@ LONGEST_TEXT = 600  # characters of a sample
 def is_hub_id(name: str) -> bool:
     """Whether a name means the same on the hub: no path, no file, no bundled name."""
     is_ours = name in BUNDLED_MODELS or name in BUNDLED_DATASETS
-    is_file = name.lower().endswith((".jsonl", ".json", ".csv", ".parquet")) or Path(name).expanduser().exists()
+    is_file = name.lower().endswith((".jsonl", ".json", ".csv", ".parquet")) or expanded(name).exists()
     return bool(re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name)) and not is_ours and not is_file
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from auto_bot_tuner.utils.errors import UsageError
 from auto_bot_tuner.utils.json_files import read_object
+from auto_bot_tuner.utils.paths import expanded
 from auto_bot_tuner.utils.strict_yaml import read_yaml
 
 BASE = "base"  # the method of a model that no run of ours has made
@@ -50,7 +51,7 @@ def line_of_run(
 def _line(name: str, seen: frozenset[Path]) -> list[Ancestor]:
     run = run_folder_of(name)
     if run is None:
-        folder = Path(name).expanduser()
+        folder = expanded(name)
         base = base_of_adapter(folder)
         if not base or folder.resolve() in seen:  # adapters that name each other
             return [Ancestor(name, BASE)]
@@ -65,7 +66,7 @@ def _line(name: str, seen: frozenset[Path]) -> list[Ancestor]:
 
 def run_folder_of(name: str) -> Path | None:
     """The folder of the run that made this model, or None."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     above = {"adapter": [path.parent.parent], "final": [path.parent]}.get(path.name, [])
     above += [path.parent] if path.name.startswith("checkpoint-") else []
     return next((folder for folder in (path, *above) if recorded_line(folder) or config_of(folder)), None)
@@ -92,7 +93,7 @@ def config_of(folder: Path) -> tuple[str, str, tuple[str, ...]] | None:
         training = values.get("training", {})
         # A named reward is [WEIGHT*]NAME, and a folder among them is a reward model's.
         named = [str(name).rpartition("*")[2].strip() for name in training.get("reward", ())]
-        rewards = [*training.get("reward_model", ()), *(name for name in named if Path(name).expanduser().is_dir())]
+        rewards = [*training.get("reward_model", ()), *(name for name in named if expanded(name).is_dir())]
         return str(values.get("method") or "run"), str(values["model"]["name"]), tuple(map(str, rewards))
     except (UsageError, KeyError, TypeError, AttributeError):
         return None

@@ -18,6 +18,7 @@ from typing import Any
 
 from auto_bot_tuner.data.chat_template import Conversation
 from auto_bot_tuner.utils.errors import UsageError, UserError, one_line
+from auto_bot_tuner.utils.paths import expanded
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def user_function(name: str, option: str, signatures: Mapping[int, str]) -> User
     path, _, function_name = name.rpartition(":")
     if not path:
         raise UsageError(f"{option} {name} names no function: write {name}:function")
-    function = getattr(load_file(Path(path).expanduser(), option), function_name, None)
+    function = getattr(load_file(expanded(path), option), function_name, None)
     if not callable(function):
         raise UsageError(f"{option} {name}: there is no function {function_name} in {path}")
     return checked_function(function, f"{option} {name}", path, signatures)
@@ -103,7 +104,7 @@ def place_of(error: BaseException, path: str) -> str:
     """`file.py:7`: the last line of the user's own file that the error came through."""
     if isinstance(error, SyntaxError) and error.lineno:
         return f"{path}:{error.lineno}"
-    own = Path(path).expanduser().resolve()
+    own = expanded(path).resolve()
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == own]
     return f"{path}:{lines[-1]}" if lines else path
