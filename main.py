@@ -112,7 +112,7 @@ def guarded(work: Callable[[], int], debug: bool) -> int:
 
     The line may quote a template, a row or a server: its control characters are shown, never obeyed by the terminal.
     """
-    from auto_bot_tuner.utils.errors import UserError
+    from auto_bot_tuner.utils.errors import UserError, unexpected
     from auto_bot_tuner.utils.terminal import neutral
 
     try:
@@ -134,8 +134,7 @@ def guarded(work: Callable[[], int], debug: bool) -> int:
     except Exception as error:  # the edge of the program: a bug of ours or of a library, in one line all the same
         if debug:
             traceback.print_exc()
-        what = " ".join(str(error).split()) or "no message"
-        return complain(f"{type(error).__name__}: {neutral(what)} (unexpected; --debug shows where)", 1)
+        return complain(f"{neutral(unexpected(error))} (unexpected; --debug shows where)", 1)
 
 
 def complain(message: str, exit_code: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +87,18 @@ def shared_data() -> Path:
     if not folder:
         pytest.skip("AUTO_BOT_TUNER_SHARED names no folder with real data")
     return Path(folder) / "data"
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The stand-in hub, running."""
+    from tests.hub_standin import make_hub, serve
+
+    with serve(make_hub(tmp_path_factory.mktemp("hub"))) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """HF_HOME: what one test downloads, the next ones of its file find."""
+    return tmp_path_factory.mktemp("home")

@@ -68,3 +68,19 @@ def save_tiny_model(folder: Path, family: str, seed: int = 0, dtype: str = "floa
     tiny_model(family, seed, **settings).to(getattr(torch, dtype)).save_pretrained(str(folder))
     gpt2_tokenizer().save_pretrained(str(folder))
     return folder
+
+
+def save_lora_checkpoint(base: Path, folder: Path) -> Any:
+    """A LoRA checkpoint on the model in `base`, its adapter random and so not without effect. Returns the tokenizer."""
+    import torch
+
+    from auto_bot_tuner.utils.model_loading import load_model_and_tokenizer
+
+    model, tokenizer, _ = load_model_and_tokenizer(base, "cpu", use_lora=True)
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data = torch.randn(parameter.shape, generator=generator)
+    model.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return tokenizer

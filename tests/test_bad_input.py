@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 import main
 from auto_bot_tuner.training.run_folder import written_aside
 from auto_bot_tuner.utils.errors import UserError
+from tests.evaluations import write_rows
 from tests.models import save_tiny_model
 
 ROWS = [{"instruction": f"What is {i} plus 1?", "input": "", "output": f"It is {i + 1}."} for i in range(24)]
@@ -41,10 +42,6 @@ def desk(tmp_path: Path, shared_model: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "other-run/final").mkdir(parents=True)
     (tmp_path / "other-run/final/precious.txt").write_text("an earlier result")
     return tmp_path
-
-
-def write_rows(name: str, rows: list[Any]) -> None:
-    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def fail(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

@@ -23,7 +23,7 @@ from auto_bot_tuner.evaluation.generation import respond
 from auto_bot_tuner.evaluation.intervals import Share
 from auto_bot_tuner.rlhf import create_reward_model_from_pretrained
 from auto_bot_tuner.utils.model_loading import load_model_and_tokenizer
-from tests.models import save_tiny_model
+from tests.models import save_lora_checkpoint, save_tiny_model
 
 pytest.importorskip("lm_eval")
 
@@ -38,13 +38,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model of random weights, wide enough to have opinions, and a LoRA checkpoint on it."""
     base = tmp_path_factory.mktemp("models")
     save_tiny_model(base / "base", "gpt2", seed=3, initializer_range=0.3)
-    model, tokenizer, _ = load_model_and_tokenizer(base / "base", "cpu", use_lora=True)
-    generator = torch.Generator().manual_seed(1)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            parameter.data = torch.randn(parameter.shape, generator=generator)
-    model.save_pretrained(str(base / "adapter"))
-    tokenizer.save_pretrained(str(base / "adapter"))
+    save_lora_checkpoint(base / "base", base / "adapter")
     return base
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 import main
 from auto_bot_tuner.evaluation import GenerationConfig, compute_perplexity
@@ -16,7 +13,8 @@ from auto_bot_tuner.evaluation.generation import generate_response
 from auto_bot_tuner.evaluation.intervals import Share
 from auto_bot_tuner.rlhf import create_reward_model_from_pretrained
 from auto_bot_tuner.utils.model_loading import load_model_and_tokenizer
-from tests.models import save_tiny_model
+from tests.evaluations import evaluate, write_rows
+from tests.models import save_lora_checkpoint, save_tiny_model
 
 SHORT = "--max-new-tokens 6"
 HOSTILE = "\x1b[31mred\x1b[0m [bold]b[/bold]\r\x07"
@@ -27,13 +25,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model, a LoRA checkpoint on it, and a reward model."""
     base = tmp_path_factory.mktemp("models")
     save_tiny_model(base / "base", "gpt2", seed=3, initializer_range=0.3)
-    model, tokenizer, _ = load_model_and_tokenizer(base / "base", "cpu", use_lora=True)
-    generator = torch.Generator().manual_seed(1)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            parameter.data = torch.randn(parameter.shape, generator=generator)
-    model.save_pretrained(str(base / "adapter"))
-    tokenizer.save_pretrained(str(base / "adapter"))
+    tokenizer = save_lora_checkpoint(base / "base", base / "adapter")
     create_reward_model_from_pretrained(base / "base", tokenizer).save_pretrained(base / "rm", tokenizer)
     return base
 
@@ -49,19 +41,6 @@ def desk(tmp_path: Path, folders: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         "def half(prompt, response):\n    return 0.5\n"
     )
     return tmp_path
-
-
-def write_rows(name: str, rows: list[Any]) -> None:
-    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def evaluate(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], str]:
-    code = main.main(f"evaluate {command} --json numbers.json".split())
-    out, err = capsys.readouterr()
-    assert code == 0, err
-    assert max(map(len, out.splitlines())) <= 80, out
-    numbers: dict[str, Any] = json.loads(Path("numbers.json").read_text())
-    return numbers, out
 
 
 def answer(name: str, prompt: str) -> str:

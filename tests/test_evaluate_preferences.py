@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import main
 from auto_bot_tuner.evaluation.intervals import Share
 from auto_bot_tuner.rlhf import create_reward_model_from_pretrained, load_reward_model, score_responses
+from tests.evaluations import evaluate, write_rows
 from tests.models import save_tiny_model
 
 ANSWER = {"task": "animal_fact", "key": "cow", "output": "The cow eats grass."}
@@ -47,20 +46,6 @@ def desk(tmp_path: Path, folders: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         "def shorter(prompt, response):\n    return -len(response)\ndef place(prompt, first, second):\n    return 1\n"
     )
     return tmp_path
-
-
-def write_rows(name: str, rows: list[Any]) -> None:
-    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def evaluate(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], str]:
-    """(what `--json` holds, what was printed) of a command that must succeed."""
-    code = main.main(f"evaluate {command} --json out/numbers.json".split())
-    out, err = capsys.readouterr()
-    assert code == 0, err
-    assert max(map(len, out.splitlines())) <= 80
-    numbers: dict[str, Any] = json.loads(Path("out/numbers.json").read_text())
-    return numbers, out
 
 
 def fail(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

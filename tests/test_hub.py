@@ -9,12 +9,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.hub_standin import Hub, make_hub, serve
+from tests.hub_standin import Hub
 
 ROOT = Path(__file__).resolve().parent.parent
 NOWHERE = "http://127.0.0.1:9"  # nothing listens there: the connection is refused at once
@@ -41,18 +40,6 @@ reward_model = create_reward_model_from_pretrained("gpt2", tokenizer)
 """
 
 DOWNLOAD = "from huggingface_hub import snapshot_download; snapshot_download('gpt2')"
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    with serve(make_hub(tmp_path_factory.mktemp("hub"))) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """HF_HOME: what one test downloads, the next ones find."""
-    return tmp_path_factory.mktemp("home")
 
 
 def python(*words: str, endpoint: str, home: Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

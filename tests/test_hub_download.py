@@ -37,11 +37,6 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
 def test_a_model_comes_once_without_what_is_not_needed(hub: Hub, home: Path, tmp_path: Path) -> None:
     first, again, adapter = run_commands(
         "download model gpt2 --json first.json",

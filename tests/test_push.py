@@ -8,7 +8,6 @@ import pty
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,21 +17,10 @@ from auto_bot_tuner.hub.upload import Parcel, is_sent, pack
 from auto_bot_tuner.utils.errors import UserError
 from commands.push import is_stale
 from tests.hub_commands import NOWHERE, ROOT, run_commands
-from tests.hub_standin import Hub, Repository, make_hub, serve
+from tests.hub_standin import Hub, Repository
 from tests.models import save_tiny_model
 
 WRITER = "HF_TOKEN=hf_write "
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    with serve(make_hub(tmp_path_factory.mktemp("hub"))) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any, Literal
 
 import commands
-from auto_bot_tuner.utils.errors import Interrupted, UserError
+from auto_bot_tuner.utils.errors import Interrupted, UserError, unexpected
 from auto_bot_tuner.utils.run_config import RunConfig, save_run_config
 from src.menu.draft import Draft
 from src.menu.screen import Option, choose, complain, console, one_step, say, type_in, verbatim
@@ -123,8 +123,7 @@ def carry_out(draft: Draft, stopped: str = "stopped") -> Outcome:
     except SystemExit as end:  # a handler that says no more than a code
         return "failed" if end.code else "done"
     except Exception as error:  # a bug of ours or of a library: one line, and the menu lives
-        what = " ".join(str(error).split()) or "no message"
-        complain(f"error: {type(error).__name__}: {what} (unexpected; this shows where:)")
+        complain(f"error: {unexpected(error)} (unexpected; this shows where:)")
         verbatim(f"{draft.line} --debug")
     finally:
         give_back()

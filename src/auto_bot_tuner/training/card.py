@@ -81,7 +81,7 @@ class CardFacts:
 
     is_adapter_alone: bool  # the folder holds an adapter, whose base is on the hub
     usage: str = ""  # Markdown; empty: that of a language model
-    has_curves: bool = False  # curves.png lies beside the card
+    curves: str = ""  # Markdown: the picture beside the card, or why there is none
 
 
 def model_card(trainer: Trainer, metrics: dict[str, float], facts: CardFacts) -> str:
@@ -101,7 +101,7 @@ def model_card(trainer: Trainer, metrics: dict[str, float], facts: CardFacts) ->
         facts.usage or usage_of(trainer, facts.is_adapter_alone),
         data_section(run),
         evaluation_section(trainer, metrics, method),
-        "![curves of the run](curves.png)\n\n" if facts.has_curves else "",
+        facts.curves,
         samples_section(Path(trainer.config.output_dir)),
         settings_section(trainer, run),
     ]

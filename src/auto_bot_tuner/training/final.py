@@ -31,7 +31,7 @@ def save_final(trainer: Trainer, folder: Path, metrics: dict[str, float], model:
 
     def write_card(aside: Path) -> None:
         if "html" in trainer.config.report_to:
-            facts.has_curves = has_drawn_curves(trainer, aside / "curves.png")
+            facts.curves = curves_of(trainer, aside / "curves.png")
         (aside / "README.md").write_text(card_of(trainer, metrics, facts), encoding="utf-8")
 
     save_for_users(model, trainer.tokenizer, folder, write_card)
@@ -45,12 +45,12 @@ def card_of(trainer: Trainer, metrics: dict[str, float], facts: CardFacts) -> st
         return f"# {method_of(trainer.config)} model\n\nThe card could not be written ({one_line(error)}).\n"
 
 
-def has_drawn_curves(trainer: Trainer, file: Path) -> bool:
-    """Draw the run's curves; without them where that fails: weights are not lost for a picture."""
+def curves_of(trainer: Trainer, file: Path) -> str:
+    """Draw the run's curves beside the card; what the card says of them. Weights are not lost for a picture."""
+    logged = read_lines(Path(trainer.config.output_dir) / "metrics.jsonl")
     try:
-        return draw_curves(
-            read_lines(Path(trainer.config.output_dir) / "metrics.jsonl"), method_of(trainer.config), file
-        )
-    except Exception:
+        is_drawn = draw_curves(logged, method_of(trainer.config), file)
+    except Exception as error:
         file.unlink(missing_ok=True)
-        return False
+        return f"The curves could not be drawn ({one_line(error)}).\n\n"
+    return f"![curves of the run]({file.name})\n\n" if is_drawn else ""

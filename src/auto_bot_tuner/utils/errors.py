@@ -29,6 +29,11 @@ class Interrupted(UserError):
         self.exit_code = exit_code
 
 
+def unexpected(error: BaseException) -> str:
+    """A bug of ours or of a library in one line: its kind and all of its message."""
+    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
+
+
 def one_line(error: BaseException) -> str:
     """The first line of a library's message: their messages run over many, ours may not."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -134,6 +134,6 @@ def try_precision(torch: Any, device: str, precision: str) -> float | None:
             is_right = bool(torch.isfinite(product).all()) and (dtype is None or product.dtype == dtype)
             took = time.perf_counter() - began
     except Exception:
-        # Whatever a backend raises (RuntimeError, NotImplementedError, its own kinds): it does not have it.
+        # Each backend has its own kinds of error for what it does not have, and a probe never raises.
         return None
     return took * 1000 if is_right else None
