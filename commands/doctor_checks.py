@@ -97,8 +97,9 @@ def processor(torch: Any) -> Check:
 
 
 def room(label: str, folder: Path, cure: str) -> Check:
-    from auto_bot_tuner.hub.download import readable_size, short
     from auto_bot_tuner.utils.machine import disk
+    from auto_bot_tuner.utils.paths import short
+    from auto_bot_tuner.utils.sizes import readable_size
 
     there, free, may_write = disk(folder)
     text = f"{readable_size(free)} free at {short(there)}"
@@ -111,7 +112,8 @@ def room(label: str, folder: Path, cure: str) -> Check:
 
 def cache() -> Check:
     from auto_bot_tuner.hub.cache import cached, hub_folder
-    from auto_bot_tuner.hub.download import readable_size, short
+    from auto_bot_tuner.utils.paths import short
+    from auto_bot_tuner.utils.sizes import readable_size
 
     models, data = cached("model"), cached("dataset")
     total = readable_size(sum(entry.size_bytes for entry in [*models, *data]))

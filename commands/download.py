@@ -118,9 +118,10 @@ def is_to_fetch(base: str) -> bool:
 def fetch_model(arguments: ModelArguments, is_base: bool = False) -> dict[str, Any]:
     """Fetch, say what it is; the record for `--json`. An adapter's base comes with it."""
     from auto_bot_tuner.hub.cache import cached
-    from auto_bot_tuner.hub.download import check_room, list_repository, one_bar, readable_size, wanted_of_model
+    from auto_bot_tuner.hub.download import check_room, list_repository, one_bar, wanted_of_model
     from auto_bot_tuner.hub.model_facts import read_facts
     from auto_bot_tuner.utils.model_source import download
+    from auto_bot_tuner.utils.sizes import readable_size
 
     name = arguments.id
     there = next((model for model in cached("model") if model.name == name), None)
@@ -150,8 +151,9 @@ def fetch_model(arguments: ModelArguments, is_base: bool = False) -> dict[str, A
 
 def show_model(name: str, folder: Path, left: Listing | None) -> None:
     """Architecture, parameters, files, place, and what to do with it."""
-    from auto_bot_tuner.hub.download import readable_size, short
     from auto_bot_tuner.hub.model_facts import read_facts
+    from auto_bot_tuner.utils.paths import short
+    from auto_bot_tuner.utils.sizes import readable_size
 
     facts = read_facts(folder)
     sizes = sorted(((path.stat().st_size, path.name) for path in folder.iterdir() if path.is_file()), reverse=True)
@@ -190,7 +192,8 @@ def fetch_dataset(arguments: DatasetArguments) -> dict[str, Any]:
     """Fetch, say what it is; the record for `--json`."""
     from auto_bot_tuner.data.dataset_facts import DatasetFacts, prepared, uses
     from auto_bot_tuner.hub.cache import cached
-    from auto_bot_tuner.hub.download import check_room, list_repository, readable_size
+    from auto_bot_tuner.hub.download import check_room, list_repository
+    from auto_bot_tuner.utils.sizes import readable_size
 
     name, subset = arguments.id, arguments.subset
     there = next((entry for entry in cached("dataset") if entry.name == name), None)
@@ -224,7 +227,8 @@ def fetch_dataset(arguments: DatasetArguments) -> dict[str, Any]:
 def show_dataset(name: str, facts: DatasetFacts, there: Cached | None) -> None:
     """Splits, columns, what the rows are good for, and the command that trains on them."""
     from auto_bot_tuner.data.dataset_facts import uses
-    from auto_bot_tuner.hub.download import readable_size, short
+    from auto_bot_tuner.utils.paths import short
+    from auto_bot_tuner.utils.sizes import readable_size
 
     subset = f" --subset {facts.subset}" if facts.subset else ""
     if subset:

@@ -17,7 +17,8 @@ def show_list() -> dict[str, Any]:
     from rich.text import Text
 
     from auto_bot_tuner.hub.cache import hub_folder
-    from auto_bot_tuner.hub.download import readable_size, short
+    from auto_bot_tuner.utils.paths import short
+    from auto_bot_tuner.utils.sizes import readable_size
 
     entries = [entry for kind in ("model", "dataset") for entry in [*bundled(kind), *downloaded(kind)]]
     table = Table(show_edge=False, pad_edge=False)

@@ -88,7 +88,8 @@ def check_name(repo: str) -> None:
 
 def show(parcel: Parcel) -> None:
     """Files, sizes, and what is sent otherwise than it lies here."""
-    from auto_bot_tuner.hub.download import readable_size, short
+    from auto_bot_tuner.utils.paths import short
+    from auto_bot_tuner.utils.sizes import readable_size
 
     print(f"From {short(parcel.folder.resolve())}:")
     for name in sorted(parcel.files, key=parcel.size, reverse=True):

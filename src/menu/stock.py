@@ -10,8 +10,9 @@ from typing import Any
 
 from auto_bot_tuner.assets import BUNDLED_MODELS
 from auto_bot_tuner.hub.cache import Cached
-from auto_bot_tuner.utils.data_inventory import DataFound, data_sets, in_cache, size
+from auto_bot_tuner.utils.data_inventory import DataFound, data_sets, in_cache
 from auto_bot_tuner.utils.inventory import RunFound, run_of_model, runs
+from auto_bot_tuner.utils.sizes import readable_size
 from src.menu.screen import Option, choose, table, type_in
 
 ROOTS = ("checkpoints", "runs")  # where runs are looked for
@@ -116,7 +117,7 @@ def base_models(stock: Stock) -> Iterator[tuple[str, str]]:
     for name, about in BUNDLED_MODELS.items():
         yield name, f"bundled: {about}"
     for model in stock.downloaded:
-        yield model.name, f"downloaded, {size(model.size_bytes)}"
+        yield model.name, f"downloaded, {readable_size(model.size_bytes)}"
 
 
 def data(stock: Stock, role: str) -> list[tuple[str, str]]:

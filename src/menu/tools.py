@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from auto_bot_tuner.utils.data_inventory import size
+from auto_bot_tuner.utils.sizes import readable_size
 from src.menu.ask import Questions
 from src.menu.draft import Draft, key_of, member, members
 from src.menu.home import tree
@@ -158,7 +158,7 @@ def models_and_data(stock: Stock) -> None:
 def everything(stock: Stock) -> None:
     """All that is here, however long."""
     say("\nModels and runs", "bold")
-    sized = {run.folder: size(run.size_bytes) for run in stock.runs}
+    sized = {run.folder: readable_size(run.size_bytes) for run in stock.runs}
     for line in table([(name, words) for name, words, _ in tree(stock)]):
         say("  " + line)
     say("\nRun folders", "bold")

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import Any
 
 from auto_bot_tuner.hub.cache import Kind, hub_folder
@@ -18,8 +17,7 @@ from auto_bot_tuner.hub.errors import hub_error
 from auto_bot_tuner.utils.errors import UserError
 from auto_bot_tuner.utils.local_paths import missing_path
 from auto_bot_tuner.utils.model_source import patterns, refuse_without_weights
-
-UNITS = ("B", "kB", "MB", "GB", "TB")
+from auto_bot_tuner.utils.sizes import readable_size
 
 
 @dataclass(frozen=True)
@@ -86,18 +84,6 @@ def check_room(name: str, size_bytes: int) -> None:
         )
 
 
-def readable_size(size_bytes: float) -> str:
-    """As file managers write it, in powers of 1000.
-
-    >>> readable_size(548_105_171)
-    '548 MB'
-    """
-    unit = 0
-    while size_bytes >= 999.5 and unit < len(UNITS) - 1:
-        size_bytes, unit = size_bytes / 1000, unit + 1
-    return f"{size_bytes:.0f} {UNITS[unit]}" if size_bytes >= 10 or unit == 0 else f"{size_bytes:.1f} {UNITS[unit]}"
-
-
 @contextmanager
 def one_bar(is_wanted: bool) -> Iterator[Any]:
     """A class of progress bars for `download`, gone after the block: one bar for all bytes, where
@@ -134,11 +120,3 @@ def one_bar(is_wanted: bool) -> Iterator[Any]:
     finally:
         for bar in drawn:
             bar.close()
-
-
-def short(folder: Path) -> str:
-    """A folder with ~ for the home: shorter, and nothing private on a screenshot."""
-    try:
-        return f"~/{folder.relative_to(Path.home())}"
-    except ValueError:
-        return str(folder)

@@ -66,10 +66,14 @@ def _line(name: str, seen: frozenset[Path]) -> list[Ancestor]:
 
 def run_folder_of(name: str) -> Path | None:
     """The folder of the run that made this model, or None."""
+    return next((folder for folder in possible_runs(name) if recorded_line(folder) or config_of(folder)), None)
+
+
+def possible_runs(name: str) -> list[Path]:
+    """Where a model's run may lie: the folder named, and what is above a final/, final/adapter/ or checkpoint-N."""
     path = expanded(name)
     above = {"adapter": [path.parent.parent], "final": [path.parent]}.get(path.name, [])
-    above += [path.parent] if path.name.startswith("checkpoint-") else []
-    return next((folder for folder in (path, *above) if recorded_line(folder) or config_of(folder)), None)
+    return [path, *above, *([path.parent] if path.name.startswith("checkpoint-") else [])]
 
 
 def recorded_line(folder: Path) -> list[Ancestor]:

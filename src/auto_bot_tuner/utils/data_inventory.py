@@ -11,7 +11,9 @@ from itertools import islice
 from pathlib import Path
 
 from auto_bot_tuner.assets import BUNDLED_DATASETS
+from auto_bot_tuner.data.dataset_facts import uses
 from auto_bot_tuner.hub.cache import Cached, cached
+from auto_bot_tuner.utils.sizes import readable_size
 
 # What rows can be: answers to imitate, comparisons, prompts to answer, plain text.
 BUNDLED_KINDS = {
@@ -21,17 +23,14 @@ BUNDLED_KINDS = {
     "tiny-puzzles": ("prompts", "answers"),
     "tiny-text": ("text",),
 }
-# Which columns make rows what; the first that fits.
-COLUMNS = (
-    ({"chosen", "rejected"}, ("preferences", "prompts")),
-    ({"messages"}, ("answers", "prompts")),
-    ({"conversations"}, ("answers", "prompts")),
-    ({"instruction", "output"}, ("answers", "prompts")),
-    ({"prompt", "completion"}, ("answers", "prompts")),
-    ({"question"}, ("prompts",)),
-    ({"prompt"}, ("prompts",)),
-    ({"text"}, ("text",)),
-)
+# What a command makes of rows that it can read.
+KIND_OF = {
+    "train-sft": "answers",
+    "train-dpo": "preferences",
+    "train-reward": "preferences",
+    "train-ppo": "prompts",
+    "train-grpo": "prompts",
+}
 PLACES = (".", "data")  # where one keeps one's own files
 FORMATS = (".jsonl", ".csv", ".parquet", ".json")
 MANY = 50  # files that a list still serves
@@ -50,7 +49,9 @@ class DataFound:
 def data_sets(root: Path) -> list[DataFound]:
     """Files at `root`, what is bundled, what was downloaded."""
     bundled = [DataFound(name, "bundled", about, BUNDLED_KINDS[name]) for name, about in BUNDLED_DATASETS.items()]
-    downloaded = [DataFound(entry.name, "downloaded", size(entry.size_bytes), ()) for entry in in_cache("dataset")]
+    downloaded = [
+        DataFound(entry.name, "downloaded", readable_size(entry.size_bytes), ()) for entry in in_cache("dataset")
+    ]
     return [*islice(own_files(root), MANY), *bundled, *downloaded]
 
 
@@ -72,7 +73,7 @@ def own_files(root: Path) -> Iterator[DataFound]:
                 name = os.path.relpath(path, root)
                 kinds = kinds_of(columns_of(path))
                 if kinds or path.suffix.lower() not in (".json", ".csv"):  # many things are JSON and no data
-                    yield DataFound(name, "file", size(path.stat().st_size), kinds)
+                    yield DataFound(name, "file", readable_size(path.stat().st_size), kinds)
 
 
 def columns_of(path: Path) -> Iterable[str]:
@@ -90,21 +91,11 @@ def columns_of(path: Path) -> Iterable[str]:
 
 
 def kinds_of(columns: Iterable[str]) -> tuple[str, ...]:
-    """
+    """What rows with these columns can be, best first.
+
     >>> kinds_of(["prompt", "chosen", "rejected"])
     ('preferences', 'prompts')
     """
-    names = set(columns)
-    return next((kinds for needed, kinds in COLUMNS if needed <= names), ())
-
-
-def size(count: float) -> str:
-    """
-    >>> size(5_774_008)
-    '5.8 MB'
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            break
-        count /= 1000
-    return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+    found = ["text" if use.format == "text" else KIND_OF[use.verb] for use in uses(columns)]
+    # Whatever has answers has prompts before them.
+    return tuple(dict.fromkeys([*found, "prompts"] if {"answers", "preferences"} & set(found) else found))

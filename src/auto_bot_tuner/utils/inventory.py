@@ -9,17 +9,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from auto_bot_tuner.training.lineage import possible_runs
 from auto_bot_tuner.training.run_folder import LOCK, STATE_FILE, checkpoints, newest_checkpoint, owner_of
 from auto_bot_tuner.utils.errors import UserError
 from auto_bot_tuner.utils.json_files import read_object
-from auto_bot_tuner.utils.paths import expanded
 from auto_bot_tuner.utils.strict_yaml import read_yaml
 
 if TYPE_CHECKING:
@@ -181,7 +180,4 @@ def last_words(metrics: Path) -> tuple[int, dict[str, float]]:
 
 def run_of_model(name: str) -> Path | None:
     """The run's folder that a model's name points into: RUN, RUN/final or RUN/checkpoint-N; None for other names."""
-    path = expanded(name)
-    if re.fullmatch(r"final|checkpoint-\d+|adapter", path.name):
-        path = path.parent
-    return path if any((path / mark).is_file() for mark in MARKS) else None
+    return next((folder for folder in possible_runs(name) if any((folder / mark).is_file() for mark in MARKS)), None)

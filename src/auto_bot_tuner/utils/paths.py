@@ -19,3 +19,11 @@ def expanded(name: str | Path) -> Path:
         user = Path(name).parts[0]
         cause = "your home is not known" if user == "~" else f"there is no user {user[1:]} here"
         raise UserError(f"{name}: {cause}, so {user} is no folder: write the whole path, or ./{name}") from error
+
+
+def short(folder: Path) -> str:
+    """A folder with ~ for the home: shorter, and nothing private on a screenshot."""
+    try:
+        return f"~/{folder.relative_to(Path.home())}"
+    except ValueError:
+        return str(folder)
