@@ -1,5 +1,5 @@
 # Everything runs in .venv, which is built on first use from pyproject.toml; git, make and Python >= 3.11 are enough.
-#   make demo | test | test-long | lint | benchmark | install | install-rocm | clean
+#   make demo | test | test-long | lint | proof | mutation | benchmark | install | install-rocm | clean
 
 # The first Python >= 3.11 on this machine; another one: make PYTHON=/path/to/python install
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -13,7 +13,7 @@ RUN := .venv/bin/python
 INSTALLED := .venv/installed
 EXTRAS := dev
 
-.PHONY: install install-rocm test test-long lint demo benchmark clean
+.PHONY: install install-rocm test test-long lint demo proof mutation benchmark clean
 .DEFAULT_GOAL := install
 
 install: $(INSTALLED)
@@ -51,10 +51,17 @@ lint: $(INSTALLED)
 demo: $(INSTALLED)
 	$(RUN) main.py demo
 
+# docs/proof.md: every formula measured against an independent oracle and against TRL.
+proof: $(INSTALLED)
+	$(RUN) -m proof
+
+# Do the tests notice a broken formula? Tens of minutes; the record is part of docs/proof.md.
+mutation: $(INSTALLED)
+	$(RUN) -m proof.mutation
+
+# Every method beside TRL: benchmarks/results/ and docs/images/benchmark.png. For a quiet machine.
 benchmark: $(INSTALLED)
-	$(RUN) -m benchmarks.sft
-	$(RUN) -m benchmarks.preferences
-	$(RUN) -m benchmarks.rollouts
+	$(RUN) -m benchmarks
 
 clean:
 	rm -rf .venv .uv build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
