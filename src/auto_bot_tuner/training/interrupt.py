@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM ask politely: the loop finishes its step, saves, and says how to go on."""
+"""Ctrl-C and SIGTERM ask politely: the loop finishes its step, saves, and says how to go on.
+
+Who cannot wait for that asks a second time.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from auto_bot_tuner.utils.errors import Interrupted
 
 
 class StopRequest:
@@ -29,13 +34,17 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Inside the block the first signal only asks; a second Ctrl-C breaks off at once, unsaved."""
+    """Inside the block the first signal only asks; a second one breaks off at once, unsaved.
+
+    Raises:
+        Interrupted: there was a second one. What was being written then is whole, or not there.
+    """
     request = StopRequest()
 
     def ask(signal_number: int, _: FrameType | None) -> None:
-        if request:
+        is_second, request.signal_number = bool(request), signal_number
+        if is_second:
             raise KeyboardInterrupt
-        request.signal_number = signal_number
 
     if threading.current_thread() is not threading.main_thread():
         yield request  # Python delivers signals to the main thread only (a notebook's worker has none)
@@ -43,6 +52,14 @@ def stop_requests() -> Iterator[StopRequest]:
     previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield request
+    except KeyboardInterrupt as stop:
+        if not request:  # of somebody else
+            raise
+        raise Interrupted(
+            "broken off at once by the second signal, unsaved; go on from the newest checkpoint with the same command "
+            "and --resume",
+            request.exit_code,
+        ) from stop
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

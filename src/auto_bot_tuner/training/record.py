@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from auto_bot_tuner.rollouts.config import OnPolicyConfig
 from auto_bot_tuner.training.batching import row_lengths, sequences_of
 from auto_bot_tuner.training.config import TrainingConfig
+from auto_bot_tuner.training.durable import write_whole
 from auto_bot_tuner.training.hardware import machine, versions
 from auto_bot_tuner.training.lineage import RUN_FILE, config_of, line_of_run, read_record, short
 from auto_bot_tuner.training.logprobs import causal_model
@@ -67,10 +67,9 @@ class Record:
             "best_step": state.best_step,
             "final": None if final is None else str(final),
         }
-        path, part = self.folder / RUN_FILE, self.folder / f".{RUN_FILE}.part"
+        path = self.folder / RUN_FILE
         try:
-            part.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
-            os.replace(part, path)
+            write_whole(path, json.dumps(record, indent=1, ensure_ascii=False))
         except OSError as error:
             raise UserError(f"cannot write {path} ({error.strerror}): make room there, then --resume") from error
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from auto_bot_tuner.training.config import TrainingConfig
+from auto_bot_tuner.training.durable import write_whole
 from auto_bot_tuner.training.events import Callback, Event
 from auto_bot_tuner.utils.errors import UserError, one_line
 
@@ -103,7 +104,7 @@ def wandb_reporter(name: str, folder: Path, resumed_at: int) -> Callback:
     if name == "wandb":  # a resumed run goes on in the same curve; W&B knows it by its id
         id_file = folder / "wandb_id"
         if not (resumed_at and id_file.exists()):
-            id_file.write_text(uuid.uuid4().hex, encoding="utf-8")
+            write_whole(id_file, uuid.uuid4().hex)
         settings |= {"id": id_file.read_text(encoding="utf-8"), "resume": "allow"}
     library.init(**settings)
 

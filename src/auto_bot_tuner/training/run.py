@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -20,15 +22,27 @@ from auto_bot_tuner.training.run_folder import (
     check_unfinished,
     checkpoints,
     cut_logs,
-    is_whole,
     leave_run_folder,
     newest_checkpoint,
     open_run_folder,
+    refuse_to_resume,
+    sync_logs,
 )
-from auto_bot_tuner.utils.errors import Interrupted, one_line
+from auto_bot_tuner.training.soundness import is_sound
+from auto_bot_tuner.utils.errors import Interrupted, UserError, one_line
 
 if TYPE_CHECKING:
     from auto_bot_tuner.training.loop import Trainer
+
+
+# What an OSError is that a person can mend, wherever it was raised.
+DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+# How gloo and NCCL say that another process died.
+LOST = re.compile(r"connection (closed|reset)|broken pipe|timed? ?out|remote process exited|aborted", re.IGNORECASE)
+ENDLESS = (
+    "none of the sample answers ended by itself: train longer, or look with python main.py inspect --loss "
+    "whether the end token is learnt at all (LoRA leaves its embedding as it was)"
+)
 
 
 class Run:
@@ -39,7 +53,6 @@ class Run:
         self.folder = Path(trainer.config.output_dir)
         self.reporters: list[Callable[[Event], None]] = []
         self.record: Record | None = None  # of the main process, once the run has started
-        self.has_endless_samples = False  # in the last evaluation, no answer ended by itself
 
     def __enter__(self) -> Run:
         trainer = self.trainer
@@ -58,7 +71,9 @@ class Run:
         """Load the checkpoint to go on from, check what can be checked, open the reporters."""
         trainer = self.trainer
         trainer.accelerator.wait_for_everyone()
-        checkpoint = newest_checkpoint(self.folder) if self.config.resume else None
+        checkpoint = newest_checkpoint(self.folder, is_sound) if self.config.resume else None
+        if self.config.resume and checkpoint is None:  # all sizes were right, and no content
+            refuse_to_resume(self.folder)
         trainer.prepare()
         if checkpoint is not None:
             load_checkpoint(trainer, checkpoint)
@@ -73,8 +88,9 @@ class Run:
             self.reporters = build_reporters(self.config, trainer.state.step)
             self.progress = ProgressLine(trainer.total_steps, trainer.state.step)
             if checkpoint is not None:
-                damaged = [path.name for path in checkpoints(self.folder) if not is_whole(path)]
-                passed_over = f" (damaged, passed over: {', '.join(damaged)})" if damaged else ""
+                found = [path.name for path in checkpoints(self.folder)]
+                damaged = ", ".join(found[found.index(checkpoint.name) + 1 :])  # else it would have been the newest
+                passed_over = f" (damaged, passed over: {damaged})" if damaged else ""
                 self.progress.note(f"resumed from {checkpoint}{passed_over}")
             self.reporters += [self.progress, *trainer.callbacks]
             self.record = Record(trainer, is_resumed=checkpoint is not None)
@@ -95,6 +111,22 @@ class Run:
                 self.emit("end", {})  # reporters close their files however the run ends
             if isinstance(error, Interrupted):
                 self.report()
+            if (cause := self.outside_cause(error)) is not None:
+                raise cause from error
+
+    def outside_cause(self, error: BaseException) -> UserError | None:
+        """The line for what is no bug of anybody's: a disk that takes nothing more, a process that is gone."""
+        if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
+            return UserError(
+                f"cannot write to {self.folder} ({error.strerror}): make room there, then go on with the same command "
+                "and --resume"
+            )
+        if isinstance(error, RuntimeError) and self.trainer.processes > 1 and LOST.search(str(error)):
+            return UserError(
+                f"process {self.trainer.rank} of {self.trainer.processes} lost the others ({one_line(error)}): look at "
+                "what they said last; then go on with the same command and --resume"
+            )
+        return None
 
     def emit(self, name: EventName, metrics: dict[str, Any]) -> None:
         for report in self.reporters:
@@ -137,8 +169,11 @@ class Run:
                 self.note(remark)
         if self.trainer.is_main and (samples := self.trainer.samples()):
             self.emit("samples", {"samples": samples})
-            self.has_endless_samples = not any(sample["ended"] for sample in samples)
-        if is_first or state.step == self.trainer.total_steps or self.is_stale():
+            # At the last evaluation, and not when the run ends: one that is killed in between would say it never, or
+            # twice.
+            if self.is_last_step() and not any(sample["ended"] for sample in samples):
+                self.note(ENDLESS)
+        if is_first or self.is_last_step():
             self.show_tokens()
         self.trainer.accelerator.wait_for_everyone()
         # Last: what a checkpoint's logs hold is what was written before it.
@@ -155,11 +190,16 @@ class Run:
         except Exception as error:
             self.note(f"no token views ({one_line(error)})")
 
+    def is_last_step(self) -> bool:
+        return self.trainer.state.step == self.trainer.total_steps or self.is_stale()
+
     def is_stale(self) -> bool:
         patience = self.config.early_stopping_patience
         return patience > 0 and self.trainer.state.evaluations_since_best >= patience
 
     def save(self) -> Path:
+        if self.trainer.is_main:
+            sync_logs(self.folder)  # first: what a checkpoint's logs hold must not be lost where it is not
         path = save_checkpoint(self.trainer)
         self.emit("save", {"path": str(path)})
         return path
@@ -190,11 +230,6 @@ class Run:
             self.trainer.save_final(final, metrics)
         self.trainer.accelerator.wait_for_everyone()
         self.trainer.module.eval()
-        if self.has_endless_samples:
-            self.note(
-                "none of the sample answers ended by itself: train longer, or look with python main.py inspect --loss "
-                "whether the end token is learnt at all (LoRA leaves its embedding as it was)"
-            )
         self.emit("save", {"path": str(final)})
         self.emit("end", metrics)
         self.write_down("finished", final)

@@ -4,7 +4,8 @@
                  tensorboard/  checkpoint-N/  final/
 
 Two promises. Nothing that an earlier run left is overwritten unless asked for. And a folder that is called
-`checkpoint-N` is whole: it is written under another name and renamed, which a file system does in one piece.
+`checkpoint-N` is whole: it is written under another name and renamed, which a file system does in one piece; and it
+loses its name before its files.
 """
 
 from __future__ import annotations
@@ -12,20 +13,26 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 from safetensors import SafetensorError
 
 from auto_bot_tuner.training.config import TrainingConfig
+from auto_bot_tuner.training.durable import GONE, remove, replace, sync, sync_tree, write_whole
 from auto_bot_tuner.training.lineage import read_record
+from auto_bot_tuner.training.lock import LOCK as LOCK
+from auto_bot_tuner.training.lock import claim, owner_of
+from auto_bot_tuner.training.soundness import STATE_FILE as STATE_FILE
+from auto_bot_tuner.training.soundness import file_sizes as file_sizes
+from auto_bot_tuner.training.soundness import is_whole
 from auto_bot_tuner.utils.errors import UserError
 
-STATE_FILE = "trainer_state.json"  # written last: its list of files says what a whole checkpoint holds
-LOCK = ".running"  # holds the process number of the run that writes here
 LOGS = ("metrics.jsonl", "samples.jsonl", "notes.jsonl", "token_views.jsonl")
 OURS = (*LOGS, "config.yaml", "run.json", "report.html", "tensorboard", "final", "save-test", "wandb_id")
+UNFINISHED = (".part", ".old", GONE)  # `.NAME.part` and so on: of something that a run was busy with
 
 
 def check_run_folder(config: TrainingConfig) -> Path | None:
@@ -45,17 +52,26 @@ def check_run_folder(config: TrainingConfig) -> Path | None:
     newest = newest_checkpoint(folder)
     if config.resume:
         if newest is None:
-            check_unfinished(folder)
-            raise UserError(f"nothing to resume: {folder} holds no complete checkpoint; start without --resume")
+            refuse_to_resume(folder)
         return newest
     left = leftovers(folder)
     if left and not config.overwrite:
-        go_on = "go on with --resume" if newest else f"train on from it with --model {folder / 'final'}"
+        final = folder / "final"
+        go_on = (
+            "go on with --resume, " if newest else f"train on from it with --model {final}, " if final.exists() else ""
+        )
         raise UserError(
-            f"{folder} already holds a run ({left[0].name}): {go_on}, choose another --output-dir, "
+            f"{folder} already holds a run ({left[0].name}): {go_on}choose another --output-dir, "
             "or delete it with --overwrite"
         )
     return None
+
+
+def refuse_to_resume(folder: Path) -> NoReturn:
+    """There is no checkpoint to go on from: a run was stopped before its first, or none was ever there."""
+    check_unfinished(folder)
+    anew = "start anew with --overwrite instead of --resume" if leftovers(folder) else "start without --resume"
+    raise UserError(f"nothing to resume: {folder} holds no complete checkpoint; {anew}")
 
 
 def check_unfinished(folder: Path, step: int = 0, total_steps: int = 0) -> None:
@@ -82,28 +98,31 @@ def open_run_folder(config: TrainingConfig) -> Path | None:
     checkpoint = check_run_folder(config)
     folder = Path(config.output_dir)
     try:
-        if checkpoint is None:
-            for path in leftovers(folder):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / LOCK).write_text(str(os.getpid()), encoding="utf-8")
+        claim(folder)
+        clear_away(folder)
+        for path in leftovers(folder) if config.overwrite and checkpoint is None else ():
+            remove(path)
     except OSError as error:
         raise UserError(f"cannot write to {folder} ({error.strerror}): choose another --output-dir") from error
     return checkpoint
 
 
 def leave_run_folder(config: TrainingConfig) -> None:
-    (Path(config.output_dir) / LOCK).unlink(missing_ok=True)
+    with suppress(OSError):  # a disk that broke off the run lets nothing be deleted either
+        (Path(config.output_dir) / LOCK).unlink(missing_ok=True)
 
 
-def owner_of(folder: Path) -> int | None:
-    """The process that trains into this folder now. The mark of one that was killed means nothing."""
-    try:
-        owner = int((folder / LOCK).read_text(encoding="utf-8"))
-        os.kill(owner, 0)  # asks whether it lives; signal 0 does nothing to it
-    except (OSError, ValueError):
-        return None
-    return owner
+def clear_away(folder: Path) -> None:
+    """Delete what a killed run had begun to write or to delete. A final/ on its way out comes back if it is the only
+    one: the kill fell between the two renames of its successor."""
+    outgoing = folder / ".final.old"
+    if outgoing.exists() and not (folder / "final").exists():
+        replace(outgoing, folder / "final")
+    for path in folder.glob(".*"):
+        name, suffix = path.stem.removeprefix("."), path.suffix
+        if suffix in UNFINISHED and (name in OURS or name.startswith("checkpoint-")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def leftovers(folder: Path) -> list[Path]:
@@ -116,22 +135,13 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint. A damaged one (a copy cut short, a bad disk) is passed over for the one before."""
-    return next((path for path in reversed(checkpoints(folder)) if is_whole(path)), None)
+def newest_checkpoint(folder: Path, is_good: Callable[[Path], bool] = is_whole) -> Path | None:
+    """The newest whole checkpoint. A damaged one (a copy cut short, a bad disk) is passed over for the one before.
 
-
-def is_whole(checkpoint: Path) -> bool:
-    """Whether every file that the state lists is there with its size."""
-    try:
-        sizes = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))["files"]
-        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError, AttributeError):
-        return False
-
-
-def file_sizes(folder: Path) -> dict[str, int]:
-    return {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+    Args:
+        is_good: `is_whole`, unless it is worth reading all of them: `is_sound`.
+    """
+    return next((path for path in reversed(checkpoints(folder)) if is_good(path)), None)
 
 
 @contextmanager
@@ -150,9 +160,10 @@ def written_aside(target: Path, go_on: str = "--resume") -> Iterator[Path]:
     try:
         aside.mkdir(parents=True)
         yield aside
+        sync_tree(aside)  # the disk may keep the rename and lose the data, were it not there first
         if target.exists():
             os.replace(target, outgoing)  # never a moment in which neither the old nor the new one is whole
-        os.replace(aside, target)
+        replace(aside, target)
     except (OSError, SafetensorError) as error:
         cause = getattr(error, "strerror", None) or error
         raise UserError(f"could not save {target} ({cause}): make room there, then {go_on}") from error
@@ -170,7 +181,7 @@ def prune(folder: Path, keep: int, best_step: int | None) -> None:
     newest = [path for path in checkpoints(folder) if is_whole(path)][-keep:]
     for path in checkpoints(folder):
         if path not in newest and path.name != f"checkpoint-{best_step}":
-            shutil.rmtree(path)
+            remove(path)
 
 
 def cut_logs(folder: Path, step: int) -> None:
@@ -181,9 +192,14 @@ def cut_logs(folder: Path, step: int) -> None:
             continue
         # As bytes: text may hold other line ends than ours, and a kill may have cut a character in two.
         kept = [line for line in path.read_bytes().split(b"\n") if line_step(line) <= step]
-        part = path.with_suffix(".part")
-        part.write_bytes(b"".join(line + b"\n" for line in kept))
-        os.replace(part, path)
+        write_whole(path, b"".join(line + b"\n" for line in kept))
+
+
+def sync_logs(folder: Path) -> None:
+    """What was logged is on the disk: before a checkpoint that will stand for it."""
+    for name in LOGS:
+        if (folder / name).exists():
+            sync(folder / name)
 
 
 def line_step(line: bytes) -> float:
