@@ -19,6 +19,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from auto_bot_tuner.evaluation import weight_layout
 from auto_bot_tuner.evaluation.config import GenerationConfig
 from auto_bot_tuner.evaluation.engine import generate, stream
 from auto_bot_tuner.evaluation.sampling import draw, next_token_logprobs, uniform_stream
@@ -271,3 +272,27 @@ def test_greedy_equals_transformers_on_real_models(name: str) -> None:
     stops = [0] if "gpt2" in name else [1, 2]
     ours = [g.token_ids for g in generate(model, prompts, GenerationConfig(max_new_tokens=60), stops)]
     assert ours == [greedy_by_transformers(model, prompt, stops, max_new_tokens=60) for prompt in prompts]
+
+
+def test_weights_laid_out_for_few_rows_write_the_same_and_are_given_back(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, stops = GenerationConfig(temperature=1.0, max_new_tokens=12), range(85, VOCABULARY)
+    own = {name: (weight, weight.stride()) for name, weight in model.named_parameters()}
+    as_they_are = generate(model, PROMPTS, config, stops, samples_per_prompt=2)
+    monkeypatch.setattr(weight_layout, "COPIED_BYTES", range(2**30))
+    with weight_layout.laid_out_for_few_rows(model):
+        assert model.lm_head.weight.t().is_contiguous() and torch.equal(model.lm_head.weight, own_head(own))
+    laid_out = generate(model, PROMPTS, config, stops, samples_per_prompt=2)
+    for one, other in zip(as_they_are, laid_out, strict=True):
+        assert one.token_ids == other.token_ids
+        torch.testing.assert_close(torch.tensor(one.logprobs), torch.tensor(other.logprobs), atol=1e-4, rtol=0)
+    with pytest.raises(ZeroDivisionError), weight_layout.laid_out_for_few_rows(model):
+        raise ZeroDivisionError
+    found = dict(model.named_parameters())
+    assert found.keys() == own.keys()
+    assert all(found[name] is weight and weight.stride() == strides for name, (weight, strides) in own.items())
+
+
+def own_head(own: dict[str, Any]) -> torch.Tensor:
+    return next(weight for name, (weight, _) in own.items() if name in ("lm_head.weight", "transformer.wte.weight"))

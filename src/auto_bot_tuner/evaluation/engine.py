@@ -26,6 +26,7 @@ import torch
 from auto_bot_tuner.evaluation.config import GenerationConfig
 from auto_bot_tuner.evaluation.kv_cache import new_cache
 from auto_bot_tuner.evaluation.sampling import draw, next_token_logprobs, penalise_repetition, uniform_stream
+from auto_bot_tuner.evaluation.weight_layout import laid_out_for_few_rows
 from auto_bot_tuner.utils.errors import UserError
 
 
@@ -66,14 +67,14 @@ def generate(
         _check_room(model, prompt, f"prompt {number}")
     generations = [Generation() for _ in range(len(prompts) * samples_per_prompt)]
     stops = frozenset(stop_token_ids)
-    for numbers in _batches([len(prompt) for prompt in prompts], config, samples_per_prompt):
-        keys = {i: (i,) if noise_keys is None else noise_keys[i] for i in numbers}
-        for tokens in _decode(model, {i: prompts[i] for i in numbers}, config, stops, samples_per_prompt, keys):
-            for token in tokens:
-                generation = generations[token.text]
-                generation.token_ids.append(token.token_id)
-                generation.logprobs.append(token.logprob)
-                generation.ended = token.token_id in stops
+    with laid_out_for_few_rows(model):
+        for numbers in _batches([len(prompt) for prompt in prompts], config, samples_per_prompt):
+            keys = {i: (i,) if noise_keys is None else noise_keys[i] for i in numbers}
+            for tokens in _decode(model, {i: prompts[i] for i in numbers}, config, stops, samples_per_prompt, keys):
+                for text, token_id, logprob in tokens:
+                    generations[text].token_ids.append(token_id)
+                    generations[text].logprobs.append(logprob)
+                    generations[text].ended = token_id in stops
     return generations
 
 
