@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+# As `accelerate launch --config_file configs/launch/fsdp.yaml` sets them.
+SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true"}
 
 
-def run_in_two(worker: Path, *arguments: str) -> None:
-    """Run the file in two processes; what they say last is told where they fail."""
-    done = subprocess.run(
+def start_two(worker: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the file in two processes to its end, which must come within minutes."""
+    return subprocess.run(
         [
             sys.executable,
             "-m",
@@ -29,9 +31,15 @@ def run_in_two(worker: Path, *arguments: str) -> None:
             "ACCELERATE_USE_CPU": "true",
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": f"{ROOT}:{ROOT}/src",
+            **environment,
         },
         capture_output=True,
         text=True,
         timeout=200,
     )
+
+
+def run_in_two(worker: Path, *arguments: str, **environment: str) -> None:
+    """Run the file in two processes; what they say last is told where they fail."""
+    done = start_two(worker, *arguments, **environment)
     assert done.returncode == 0, done.stderr[-3000:]

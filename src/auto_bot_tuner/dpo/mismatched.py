@@ -28,10 +28,11 @@ def drift(trainer: DPOTrainer, dataset: Any, rows: Sequence[int]) -> torch.Tenso
         policy = trainer.accelerator.unwrap_model(trainer.module)
         pairings = Mismatched(dataset, rows, context_limit(trainer.model))
         for cut in trainer.cuts(range(len(rows)), pairings.lengths):
-            if cut:
-                batch = collate_groups(pairings, cut).to(device)
-                inputs = (batch[name] for name in ("input_ids", "labels", "lengths", "shared"))
-                log_ratios += float((policy(*inputs) - trainer.reference_logprobs(batch)).sum())
+            # Of an empty share too, as all processes gather sharded weights together; it counts nothing.
+            batch = collate_groups(pairings, cut).to(device)
+            inputs = (batch[name] for name in ("input_ids", "labels", "lengths", "shared"))
+            log_ratio = (policy(*inputs) - trainer.reference_logprobs(batch)).sum()
+            log_ratios += float(log_ratio) if cut else 0.0
     return torch.tensor(trainer.total([log_ratios])[0] / len(rows), device=device)
 
 

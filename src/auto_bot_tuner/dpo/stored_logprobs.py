@@ -29,7 +29,7 @@ def precomputed(trainer: DPOTrainer, dataset: Any) -> StoredLogprobs:
     if trainer.on_any_process(not stored.read()):
         device = trainer.accelerator.device
         cuts = trainer.cuts(range(len(dataset)), row_lengths(dataset))
-        batches = (collate_groups(dataset, cut).to(device) for cut in cuts if cut)
+        batches = (collate_groups(dataset, cut).to(device) for cut in cuts)
         stored.compute(batches, trainer.reference_logprobs)
         summed: Any = trainer.accelerator.reduce(stored.values.to(device), reduction="sum")
         stored.values = summed.cpu()
@@ -68,9 +68,9 @@ class StoredLogprobs:
         """Fill in the rows of these batches; those of other processes become 0, for a sum over all processes."""
         self.values.zero_()
         for batch in batches:
+            found = logprobs(batch).cpu()  # of an empty share too: sharded weights are gathered by all processes
             if batch.rows:
-                trained = (batch["labels"] != IGNORE_INDEX).cpu()
-                self.values[self.places(batch.rows)] = logprobs(batch).cpu()[trained]
+                self.values[self.places(batch.rows)] = found[(batch["labels"] != IGNORE_INDEX).cpu()]
 
     def of(self, rows: Sequence[int], labels: torch.Tensor) -> torch.Tensor:
         """(S, T) as the reference itself would give them, for the batch of these rows with these labels (S, T)."""

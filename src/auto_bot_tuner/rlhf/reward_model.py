@@ -26,6 +26,7 @@ from auto_bot_tuner.data.prompt_format import PromptFormat
 from auto_bot_tuner.training.config import ModelConfig
 from auto_bot_tuner.training.flat import hidden_states_at
 from auto_bot_tuner.training.logprobs import causal_model
+from auto_bot_tuner.training.sharding import through_root
 from auto_bot_tuner.utils import saving
 from auto_bot_tuner.utils.base_weights import load_architecture, load_weights
 from auto_bot_tuner.utils.device import choose_device
@@ -65,6 +66,7 @@ class RewardModel(nn.Module):
         to_the_left = (~real).to(torch.uint8).argsort(dim=1, stable=True)  # (B, T)
         return self.raw_scores(input_ids.gather(1, to_the_left), lengths) - self.offset
 
+    @through_root
     def raw_scores(
         self,
         input_ids: torch.Tensor,

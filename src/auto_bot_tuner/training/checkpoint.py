@@ -20,7 +20,9 @@ from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from auto_bot_tuner.training.run_folder import STATE_FILE, file_sizes, is_whole, prune, written_aside
+from auto_bot_tuner.training import sharding
+from auto_bot_tuner.training.run_folder import prune, written_aside
+from auto_bot_tuner.training.soundness import STATE_FILE, is_sound, write_state
 from auto_bot_tuner.utils.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -32,16 +34,19 @@ def save_checkpoint(trainer: Trainer) -> Path:
     run, state = Path(trainer.config.output_dir), trainer.state
     target = run / f"checkpoint-{state.step}"
     rngs = gather_object([rng_state()])  # every process takes part
-    if trainer.is_main and not is_whole(target):  # a damaged one is written anew
-        with written_aside(target) as folder:
-            trainer.save_weights(folder)
-            save_file(optimizer_tensors(trainer), folder / "optimizer.safetensors")
-            for rank, rng in enumerate(rngs):
-                save_file(rng, folder / f"rng-{rank}.safetensors")
-            record = {**state.as_dict(), **trainer.extra_state(), "files": file_sizes(folder)}
-            (folder / STATE_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    optimizer = optimizer_tensors(trainer)
+
+    def write() -> None:
+        if not is_sound(target):  # a damaged one is written anew
+            with written_aside(target) as folder:
+                trainer.save_weights(folder)
+                save_file(optimizer, folder / "optimizer.safetensors")
+                for rank, rng in enumerate(rngs):
+                    save_file(rng, folder / f"rng-{rank}.safetensors")
+                write_state(folder, {**state.as_dict(), **trainer.extra_state()})
         prune(run, trainer.config.save_total_limit, state.best_step)
-    trainer.accelerator.wait_for_everyone()
+
+    trainer.on_main(write)
     return target
 
 
@@ -84,13 +89,14 @@ def check_same_run(trainer: Trainer, record: dict[str, Any], folder: Path) -> No
 
 
 def optimizer_tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
-    """AdamW's state as {"weight's name|exp_avg": tensor, …}."""
-    state = trainer.optimizer.state
-    return {
-        f"{name}|{key}": torch.as_tensor(value).detach().cpu().contiguous()
-        for name, parameter in trainer.trained_parameters().items()
-        for key, value in state.get(parameter, {}).items()
-    }
+    """AdamW's state as {"weight's name|exp_avg": tensor, …}, whole; on the main process alone. All must take part."""
+    state, found = trainer.optimizer.state, {}
+    for name, parameter in trainer.trained_parameters().items():
+        for key, value in state.get(parameter, {}).items():
+            tensor = sharding.whole(torch.as_tensor(value))
+            if trainer.is_main:
+                found[f"{name}|{key}"] = tensor.detach().cpu().contiguous()
+    return found
 
 
 def restore_optimizer(trainer: Trainer, tensors: dict[str, torch.Tensor]) -> None:
@@ -100,7 +106,10 @@ def restore_optimizer(trainer: Trainer, tensors: dict[str, torch.Tensor]) -> Non
         parameter = parameters[name]
         # AdamW keeps its step counter on the CPU unless it is fused on a GPU: it is moved on demand there.
         device = parameter.device if key != "step" or parameter.is_cuda else "cpu"
-        trainer.optimizer.state[parameter][key] = tensor.to(device)
+        on_device = tensor.to(device)
+        trainer.optimizer.state[parameter][key] = (
+            on_device if key == "step" else sharding.shard_like(parameter, on_device)
+        )
 
 
 def rng_state() -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from auto_bot_tuner.data import IGNORE_INDEX
+from auto_bot_tuner.training import sharding
 from auto_bot_tuner.training.batching import longest_sequence, sequences_of
 from auto_bot_tuner.training.run_folder import written_aside
 from auto_bot_tuner.utils.errors import UsageError, UserError
@@ -138,17 +139,17 @@ class MoveCheck:
         self.parameter: nn.Parameter | None
         self.name, self.parameter = max(
             ((name, p) for name, p in parameters.items() if p.grad is not None),
-            key=lambda item: float(item[1].grad.norm()),  # type: ignore[union-attr]
+            key=lambda item: float(sharding.whole(item[1].grad.norm())),  # type: ignore[union-attr]
             default=("", None),
         )
-        self.before = None if self.parameter is None else self.parameter.detach().clone()
+        self.before = None if self.parameter is None else sharding.whole(self.parameter.detach()).clone()
 
     def check(self) -> None:
         if self.parameter is None or self.before is None:
             raise UserError(
                 "no weight has a gradient: every parameter is frozen; train an adapter (--lora) or unfreeze some"
             )
-        if torch.equal(self.before, self.parameter.detach()):
+        if torch.equal(self.before, sharding.whole(self.parameter.detach())):
             raise UserError(
                 f"the first step moved nothing (not even {self.name}): the loss does not depend on the weights, "
                 "or the learning rate is too small for their type"

@@ -1,12 +1,13 @@
 """The engine under the loop: Hugging Face Accelerate, set up by our settings, and the model made ready for it.
 
 Accelerate gives one way to write device moves, autocast, loss scaling and several processes (DDP), so the
-loop reads as plain PyTorch. FSDP and DeepSpeed cut the weights up between processes, which saving does not follow yet:
-they are refused.
+loop reads as plain PyTorch. Where the weights are cut up between the processes (FSDP), `sharding.py` does it, and
+Accelerate keeps the rest.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedType
 from torch import nn
 
+from auto_bot_tuner.training import sharding
 from auto_bot_tuner.training.config import TrainingConfig
 from auto_bot_tuner.training.logprobs import causal_model
 from auto_bot_tuner.utils.errors import UserError
@@ -29,9 +31,16 @@ def build_accelerator(config: TrainingConfig, model: nn.Module) -> Accelerator:
     AcceleratorState._reset_state()
     GradientState._reset_state()  # a run that died between two micro-batches left it waiting for more
     accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=device.type == "cpu")
-    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-        raise UserError(f"{accelerator.distributed_type.value} is not supported: launch with torchrun or DDP instead")
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        raise UserError("DeepSpeed is not supported: configs/launch/fsdp.yaml cuts the weights up as well")
+    if is_sharded(accelerator):
+        sharding.check_settings(precision, config.compile)
     return accelerator
+
+
+def is_sharded(accelerator: Accelerator) -> bool:
+    """Whether the weights are cut up between processes."""
+    return sharding.is_wanted() and accelerator.num_processes > 1
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
@@ -69,9 +78,37 @@ def set_dropout(model: nn.Module, probability: float) -> None:
             module.attention_dropout = probability
 
 
-def wrap(accelerator: Accelerator, module: nn.Module) -> nn.Module:
-    """The module as Accelerate runs it: on its device, in its precision, synchronised between processes."""
-    return accelerator.prepare(module)
+def wrap(accelerator: Accelerator, module: Any) -> nn.Module:
+    """The module as Accelerate runs it: on its device, in its precision, synchronised between processes.
+
+    Raises:
+        UserError: the weights are to be sharded, and the method has more than one trained model.
+    """
+    if not is_sharded(accelerator):
+        return accelerator.prepare(module)
+    if not hasattr(module, "model"):
+        raise UserError(
+            "PPO does not run on sharded weights: launch with configs/launch/ddp.yaml and --lora, or use GRPO, which "
+            "trains one model"
+        )
+    module.to(accelerator.device)
+    sharding.shard(module.model, causal_model(module.model))
+    forward = module.forward
+
+    def in_precision(*args: Any, **kwargs: Any) -> Any:
+        with accelerator.autocast():
+            return forward(*args, **kwargs)
+
+    module.forward = in_precision
+    return module
+
+
+def exchange(accelerator: Accelerator, module: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
+    """Processes exchange gradients once, with the last micro-batch of a step.
+
+    Sharded ones each time: a process that waited would have to hold the whole gradient.
+    """
+    return nullcontext() if is_last or is_sharded(accelerator) else accelerator.no_sync(module)
 
 
 def total(accelerator: Accelerator, values: list[float]) -> list[float]:

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from auto_bot_tuner.data import IGNORE_INDEX
+from auto_bot_tuner.training import sharding
 from auto_bot_tuner.training.flat import hidden_states_at, make_flat
 from auto_bot_tuner.utils.quiet import quiet_libraries
 
@@ -194,7 +195,8 @@ class TrainedTokens(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        with quiet_libraries():  # made-up tokens may look like padding, which transformers warns of
+        # Made-up tokens may look like padding, which transformers warns of.
+        with quiet_libraries(), sharding.gathered(model):
             self.is_flat = make_flat(causal_model(model), output_head(model).weight.shape[0])
             self.head_is_plain = head_is_plain(model)
 
@@ -211,6 +213,7 @@ class TrainedTokens(nn.Module):
 class CausalNLL(TrainedTokens):
     """Token ids and labels in, summed negative log-likelihood out."""
 
+    @sharding.through_root
     def forward(
         self, input_ids: torch.Tensor, labels: torch.Tensor, lengths: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -252,6 +255,7 @@ class SequenceLogprobs(TrainedTokens):
         """
         return self.with_entropies(input_ids, labels, lengths, shared, "none")[0]
 
+    @sharding.through_root
     def with_entropies(
         self,
         input_ids: torch.Tensor,

@@ -15,7 +15,6 @@ a thousand.)
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from auto_bot_tuner.training import checks, engine, run
+from auto_bot_tuner.training import checks, engine, run, sharding
 from auto_bot_tuner.training.batching import (
     Batch,
     collate,
@@ -43,13 +42,14 @@ from auto_bot_tuner.training.interrupt import stop_requests
 from auto_bot_tuner.training.logprobs import CausalNLL, causal_model
 from auto_bot_tuner.training.optim import build_optimizer, learning_rate_at
 from auto_bot_tuner.training.samples import sample_responses
+from auto_bot_tuner.training.schedule import Schedule
 from auto_bot_tuner.training.state import TrainingState
 from auto_bot_tuner.training.weights import load_weights
 from auto_bot_tuner.utils import saving
 from auto_bot_tuner.utils.errors import UserError
 
 
-class Trainer:
+class Trainer(Schedule):
     """The loop. A method's trainer inherits it and says what a batch is worth."""
 
     Config: ClassVar[type[TrainingConfig]] = TrainingConfig
@@ -196,7 +196,7 @@ class Trainer:
             started, tokens_before = time.perf_counter(), self.state.tokens  # of this session, where it is resumed
             if self.state.step == 0 and self.state.evaluated_step is None:
                 this_run.evaluate()  # the baseline; and if evaluation fails, it fails now
-            for micro_batches in self.batches():
+            for micro_batches in () if this_run.is_stale() else self.batches():  # it may have been resumed
                 metrics = self.update(micro_batches)
                 this_run.note_update(metrics)
                 if self.is_due(self.config.eval_steps) or self.state.step == self.total_steps:
@@ -233,9 +233,7 @@ class Trainer:
             raise UserError(f"step {self.state.step + 1} has no trained token (rows {rows[:4]}…): leave such rows out")
         sums: dict[str, torch.Tensor] = {}
         for batch in micro_batches:
-            # Processes exchange gradients once, with the last micro-batch.
-            is_last = batch is micro_batches[-1]
-            with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.module):
+            with engine.exchange(self.accelerator, self.module, is_last=batch is micro_batches[-1]):
                 loss, metrics = self.compute_loss(batch.to(self.accelerator.device))
                 # w_i / W of the gradient. DDP takes the mean over processes where a sum is meant: give it back.
                 self.accelerator.backward(loss * (batch.weight / weight * self.processes))
@@ -279,7 +277,8 @@ class Trainer:
 
     def clip_gradients(self, parameters: list[nn.Parameter]) -> float:
         """Scale the gradient down to `max_grad_norm`, where it is longer. Returns its norm before that."""
-        return float(self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm or math.inf))
+        norm: Any = self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm or math.inf)
+        return float(sharding.whole(norm))
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -306,67 +305,15 @@ class Trainer:
         means = self.describe({name: value / weight for name, value in zip(sums, totals, strict=True)})
         return {f"eval_{name}": value for name, value in means.items()}
 
-    # ---- numbers that follow from the settings ----
-
-    @property
-    def rows_per_step(self) -> int:
-        return self.config.batch_size * self.config.gradient_accumulation_steps * self.processes
-
-    @property
-    def steps_per_epoch(self) -> int:
-        # The last, shorter step of an epoch is taken too, and weighs what it holds.
-        return math.ceil(len(self.lengths) / self.rows_per_step)
-
-    @property
-    def total_steps(self) -> int:
-        by_epochs = math.ceil(self.config.num_epochs * self.steps_per_epoch)
-        return min(by_epochs, self.config.max_steps) if self.config.max_steps else by_epochs
-
-    @property
-    def token_budget(self) -> int:
-        if self.config.micro_batch_tokens:
-            return self.config.micro_batch_tokens
-        # On a CPU small passes stay in the cache. On a GPU large ones keep it busy, up to what the user allowed.
-        return 2048 if self.accelerator.device.type == "cpu" else self.config.batch_size * max(self.lengths)
-
-    @property
-    def peak_learning_rate(self) -> float:
-        """As set, else by what is trained."""
-        if self.config.learning_rate is not None:
-            return self.config.learning_rate
-        return self.config.LORA_LEARNING_RATE if self.is_adapted else self.config.FULL_LEARNING_RATE
+    # ---- what is trained ----
 
     @property
     def is_adapted(self) -> bool:
         """Whether an adapter is trained, on frozen weights."""
         return saving.is_adapted(self.model)
 
-    def is_due(self, every: int) -> bool:
-        return every > 0 and self.state.step % every == 0
-
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-
-    # ---- several processes ----
-
-    @property
-    def processes(self) -> int:
-        return int(self.accelerator.num_processes)
-
-    @property
-    def rank(self) -> int:
-        return int(self.accelerator.process_index)
-
-    @property
-    def is_main(self) -> bool:
-        return bool(self.accelerator.is_main_process)
-
-    def total(self, values: Sequence[float]) -> list[float]:
-        """Sums over all processes."""
-        return engine.total(self.accelerator, list(values))
-
-    def on_any_process(self, claim: bool) -> bool:
-        return self.total([float(claim)])[0] > 0
 
     # ---- what a checkpoint holds ----
 

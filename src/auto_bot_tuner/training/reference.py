@@ -23,8 +23,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from auto_bot_tuner.training import sharding
 from auto_bot_tuner.training.batching import Batch
-from auto_bot_tuner.training.logprobs import SequenceLogprobs
+from auto_bot_tuner.training.logprobs import SequenceLogprobs, causal_model
 from auto_bot_tuner.utils.errors import UsageError
 from auto_bot_tuner.utils.saving import is_adapted
 
@@ -43,9 +44,11 @@ WORDS = {
 
 def create_reference_model(policy_model: nn.Module, device: torch.device | str | None = None) -> nn.Module:
     """A frozen deep copy of the policy as it is now, in eval mode, on `device` (None: where the policy is)."""
-    reference = copy.deepcopy(policy_model).requires_grad_(False).eval()
+    here = next(policy_model.parameters()).device
+    with sharding.gathered(policy_model):
+        reference = copy.deepcopy(sharding.plain(policy_model)).requires_grad_(False).eval()
     reference.zero_grad(set_to_none=True)
-    return reference if device is None else reference.to(device)
+    return reference.to(here if device is None else device)
 
 
 class Reference:
@@ -119,14 +122,17 @@ def build_reference(kind: str, policy: Any, given: nn.Module | None, temperature
             return Reference(policy, temperature=temperature)  # asked before the first step, when the policy is it
         case _:
             frozen = create_reference_model(policy) if given is None else given.requires_grad_(False).eval()
-            return Reference(frozen, temperature=temperature)
+            reference = Reference(frozen, temperature=temperature)
+            if sharding.of(policy) is not None:
+                sharding.shard(frozen.to(next(policy.parameters()).device), causal_model(frozen))
+            return reference
 
 
 def is_new_adapter(policy: nn.Module) -> bool:
     """Whether the adapter does nothing yet: every B is zero, so that the base alone is the policy."""
     seconds = [p for name, p in policy.named_parameters() if ".lora_B." in name or ".lora_embedding_B." in name]
     is_lora_alone = not any(".modules_to_save." in name for name, _ in policy.named_parameters())
-    return is_lora_alone and bool(seconds) and not any(p.any() for p in seconds)
+    return is_lora_alone and bool(seconds) and not any(sharding.whole(p).any() for p in seconds)
 
 
 def add_frozen_adapter(policy: Any) -> None:
@@ -171,10 +177,14 @@ def check_stays_frozen(given: nn.Module, policy: nn.Module) -> None:
 def are_equal(one: nn.Module, other: nn.Module) -> bool:
     """Whether two models have the same weights, to the bit."""
     mine, theirs = one.state_dict(), other.state_dict()
-    return mine.keys() == theirs.keys() and all(
-        value.dtype == theirs[name].dtype and torch.equal(value, theirs[name].to(value.device))
+    if mine.keys() != theirs.keys():
+        return False
+    # Each of them, also after one that differs: sharded weights are gathered by all processes together.
+    same = [
+        value.dtype == theirs[name].dtype and torch.equal(sharding.whole(value), theirs[name].to(value.device))
         for name, value in mine.items()
-    )
+    ]
+    return all(same)
 
 
 def weights_digest(model: nn.Module, values_per_tensor: int | None = None) -> str:
@@ -183,7 +193,7 @@ def weights_digest(model: nn.Module, values_per_tensor: int | None = None) -> st
     state = hashlib.blake2b(digest_size=8)
     for name, parameter in model.named_parameters():
         if ignored not in name:
-            values = parameter.detach().flatten()[:values_per_tensor].cpu()
+            values = sharding.whole(parameter.detach()).flatten()[:values_per_tensor].cpu()
             state.update(f"{name} {parameter.dtype} {list(parameter.shape)}".encode())
             state.update(values.contiguous().view(torch.uint8).numpy().tobytes())
     return state.hexdigest()

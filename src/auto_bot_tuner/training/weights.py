@@ -9,6 +9,7 @@ import torch
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 
+from auto_bot_tuner.training import sharding
 from auto_bot_tuner.utils.errors import UserError
 from auto_bot_tuner.utils.lora import adapter_tensors
 from auto_bot_tuner.utils.quiet import quiet_libraries
@@ -23,6 +24,11 @@ def load_weights(model: Any, folder: Path) -> None:
         UserError: the folder holds another model.
         OSError, SafetensorError: it cannot be read.
     """
+    sharding.load_into(model, lambda whole: load_whole(whole, folder))
+
+
+def load_whole(model: Any, folder: Path) -> None:
+    """As `load_weights`, of a model whose weights are not cut up."""
     if is_adapted(model):
         saved = load_file(folder / "adapter_model.safetensors")
         if astray := sorted(saved.keys() ^ adapter_tensors(model).keys()):  # peft would leave them as they are

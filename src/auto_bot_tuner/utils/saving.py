@@ -17,6 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from auto_bot_tuner.training import sharding
 from auto_bot_tuner.training.config import ModelConfig
 from auto_bot_tuner.training.run_folder import written_aside
 from auto_bot_tuner.utils.base_weights import load_architecture, load_weights
@@ -49,7 +50,7 @@ def save_for_users(
     Raises:
         UserError: the disk is full, or what was written does not read back; an older `folder` stays as it was.
     """
-    difference = 0.0
+    difference, model = 0.0, sharding.plain(model)
     with written_aside(folder) as aside:
         if not is_adapted(model) or base_is_on_hub(model):
             save_weights(model, tokenizer, aside)
@@ -71,6 +72,7 @@ def save_weights(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokeni
     Raises:
         UserError: the files do not read back as what was written.
     """
+    model = sharding.plain(model)
     base = model.get_base_model() if is_adapted(model) else model
     generation = None if has_score_head(base) else with_stop_tokens(model, tokenizer)
     with quiet_libraries():
