@@ -11,7 +11,8 @@ import pytest
 from auto_bot_tuner.grpo.config import GRPOConfig
 from auto_bot_tuner.rlhf.config import PPOConfig
 from auto_bot_tuner.rollouts.health import Health, verdicts
-from auto_bot_tuner.rollouts.symptoms import CHECKS, WINDOW
+from auto_bot_tuner.rollouts.past import WINDOW
+from auto_bot_tuner.rollouts.symptoms import CHECKS
 
 PPO = PPOConfig(batch_size=16, minibatches=4)  # 64 prompts a rollout
 GRPO = GRPOConfig(batch_size=8, minibatches=4, epochs_per_rollout=2)

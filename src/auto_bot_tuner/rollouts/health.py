@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from auto_bot_tuner.rollouts.config import OnPolicyConfig
-from auto_bot_tuner.rollouts.symptoms import CHECKS, WINDOW, Past
+from auto_bot_tuner.rollouts.past import WINDOW, Past
+from auto_bot_tuner.rollouts.symptoms import CHECKS
 from auto_bot_tuner.utils.settings import settings_of
 
 FROM_A_ROLLOUT = {"response_length"}  # every rollout has it, and its optimiser steps do not
@@ -29,7 +30,7 @@ class Verdict(NamedTuple):
 
 
 def verdicts(history: Sequence[Mapping[str, float]], config: OnPolicyConfig, method: str) -> list[Verdict]:
-    """What is to be said of a run now. Pure; of `history` (see `symptoms.py`) the first and last WINDOW entries do."""
+    """What is to be said of a run now. Pure; of `history` (see `past.py`) the first and last WINDOW entries do."""
     past = Past(history, config, method)
     found = [(check.__name__, check(past)) for check in CHECKS] if history else []
     return [Verdict(name, with_flags(text, config)) for name, text in found if text is not None]
