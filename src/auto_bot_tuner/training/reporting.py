@@ -85,7 +85,8 @@ def tensorboard_reporter(_: str, folder: Path, resumed_at: int) -> Callback:
                 )
         elif event.name == "samples":
             for i, sample in enumerate(event.metrics["samples"]):
-                writer.add_text(f"sample/{i}", f"**{sample['prompt']}**\n\n{sample['response']}", event.step)
+                side = f"{sample['side']}: " if sample.get("side") else ""  # which of a pair it is
+                writer.add_text(f"sample/{i}", f"**{sample['prompt']}**\n\n{side}{sample['response']}", event.step)
         if event.name in ("evaluate", "end"):
             writer.flush()
 

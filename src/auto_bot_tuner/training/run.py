@@ -83,8 +83,9 @@ class Run:
         if trainer.is_main:
             cut_logs(self.folder, trainer.state.step)
             checks.check_disk(self.folder, trainer.trained_parameters().values())
-            if checkpoint is None:
-                checks.check_save(trainer, self.folder)
+        if checkpoint is None:
+            trainer.on_main(checks.check_save, trainer, self.folder)
+        if trainer.is_main:
             self.reporters = build_reporters(self.config, trainer.state.step)
             self.progress = ProgressLine(trainer.total_steps, trainer.state.step)
             if checkpoint is not None:
@@ -167,7 +168,7 @@ class Run:
             is_best = state.note_evaluation(self.trainer.objective(state.evaluation))
             for remark in self.trainer.remarks(state.evaluation):
                 self.note(remark)
-        if self.trainer.is_main and (samples := self.trainer.samples()):
+        if samples := self.trainer.on_main(self.trainer.samples):
             self.emit("samples", {"samples": samples})
             # At the last evaluation, and not when the run ends: one that is killed in between would say it never, or
             # twice.
@@ -182,10 +183,8 @@ class Run:
 
     def show_tokens(self) -> None:
         """The heat-maps' data, by the main process; a run does not fail for a picture."""
-        if not self.trainer.is_main:
-            return
         try:
-            if views := self.trainer.token_views():
+            if views := self.trainer.on_main(self.trainer.token_views):
                 self.emit("token_views", {"views": views})
         except Exception as error:
             self.note(f"no token views ({one_line(error)})")
@@ -226,8 +225,7 @@ class Run:
         if self.config.keep_best and state.best_step not in (None, state.step):
             self.trainer.load_weights(self.folder / f"checkpoint-{state.best_step}")
         final = self.folder / "final"
-        if self.trainer.is_main:
-            self.trainer.save_final(final, metrics)
+        self.trainer.on_main(self.trainer.save_final, final, metrics)
         self.trainer.accelerator.wait_for_everyone()
         self.trainer.module.eval()
         self.emit("save", {"path": str(final)})
