@@ -6,29 +6,36 @@ conductor sends "go N" to one of them at a time, in the order A B, B A, A B … 
 machine weighs on both alike. Each round gives one *paired* ratio; the median of them is the result.
 
 Protocol, one JSON object per line on the worker's stdout:
-    worker → {"ready": …}     loaded, waiting        conductor → "go N"     make N optimiser steps
-    worker → `Lap` as JSON    done, waiting          end of file on stdin: the worker leaves
+    worker → {"ready": …}     loaded, waiting        conductor → "plan […]"    rows of each step, where TRL chose them
+    worker → `Lap` as JSON    done, waiting          conductor → "go N"        make N optimiser steps
+                                                     conductor → "profile N"   likewise, with PyTorch's profiler
+                                                     end of file on stdin: the worker leaves
+
+On a GPU a lap's memory is what PyTorch held there at most, and its time is wall time between two moments at which the
+GPU had nothing left to do.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from benchmarks import device
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
+    from torch.profiler import profile
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -37,15 +44,18 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 class Lap:
     """What one "go N" took. `losses` has one entry per optimiser step."""
 
+    # What counts: on a CPU the user + system time of all threads (waiting for a busy core does not count), on a GPU
+    # wall time.
+    seconds: float = 0.0
     wall_seconds: float = 0.0
-    cpu_seconds: float = 0.0  # user + system time of all threads: waiting for a busy core does not count
     read_tokens: int = 0  # positions that went through the model that is trained, padding included
-    working_memory_mb: float = 0.0  # highest resident memory since the start, above the loaded, idle process
+    working_memory_mb: float = 0.0  # highest since the start, above the loaded, idle process (GPU: above its weights)
     losses: list[float] = field(default_factory=list)
-    flops: float = 0.0  # only the matmul worker says so itself
     useful_tokens: int = 0  # where the worker writes its own sequences: nobody else knows their lengths
-    parts: dict[str, float] = field(default_factory=dict)  # CPU seconds of a step's parts, by name
+    parts: dict[str, float] = field(default_factory=dict)  # seconds of a step's parts, by name
     part_flops: dict[str, float] = field(default_factory=dict)  # and the arithmetic that they cannot avoid
+    part_tokens: dict[str, int] = field(default_factory=dict)  # and what they wrote
+    kinds: dict[str, float] = field(default_factory=dict)  # of a profiled lap: seconds by kind of work
 
 
 class WorkerFailed(RuntimeError):
@@ -58,33 +68,44 @@ class WorkerFailed(RuntimeError):
 class Baton:
     """Held by a worker: `wait()` before each step blocks until this process may go on."""
 
-    def __init__(self) -> None:
+    def __init__(self, on: str = "cpu") -> None:
         # Libraries print to stdout whenever they like: keep the pipe for ourselves, send theirs to stderr.
         self._pipe: TextIO = os.fdopen(os.dup(1), "w", buffering=1)
         os.dup2(2, 1)
+        self._device = on
         self._steps_left = 0
-        self._lap = Lap()
+        self._lap: Lap | None = None
         self._idle_mb = 0.0
-        self._started_wall = self._started_cpu = 0.0
+        self._started_wall = self._started = 0.0
+        self._profile: profile | None = None
 
     def ready(self, **facts: Any) -> None:
         """Loading is over: from here on memory and time count."""
-        self._idle_mb = reset_peak_memory()
+        self._idle_mb = device.reset_peak_memory(self._device)
         if "empty_mb" in facts:  # of the process before it had any model
             facts["loaded_mb"] = self._idle_mb - facts["empty_mb"]
         print(json.dumps({"ready": facts}), file=self._pipe)
 
+    def receive_plan(self) -> list[list[int]]:
+        """Which rows make up each step, as the other side announced them."""
+        command, _, plan = sys.stdin.readline().partition(" ")
+        assert command in ("plan", ""), command
+        found: list[list[int]] = json.loads(plan or "[]")
+        return found
+
     def wait(self) -> bool:
         """Report the lap if its steps are made, then block for the next one. False: nobody wants more steps."""
         if self._steps_left == 0:
-            if self._started_wall:
-                self._report()
+            if self._lap is not None:
+                self._report(self._lap)
             command = sys.stdin.readline().split()
             if not command:
                 return False
             self._steps_left = int(command[1])
             self._lap = Lap()
-            self._started_wall, self._started_cpu = time.perf_counter(), time.process_time()
+            if command[0] == "profile":
+                self._profile = device.start_profile(self._device)
+            self._started_wall, self._started = time.perf_counter(), device.clock(self._device)
         self._steps_left -= 1
         return True
 
@@ -94,52 +115,41 @@ class Baton:
 
         def count(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             if torch.is_grad_enabled():
-                self._lap.read_tokens += inputs[0].numel()
+                self.lap.read_tokens += inputs[0].numel()
 
         embedding.register_forward_pre_hook(count)
 
-    def count_flops(self, flops: float) -> None:
-        self._lap.flops += flops
-
     def count_work(self, useful_tokens: int, part_flops: dict[str, float]) -> None:
         """What a worker wrote itself asks for, part by part."""
-        self._lap.useful_tokens += useful_tokens
+        lap = self.lap
+        lap.useful_tokens += useful_tokens
         for name, flops in part_flops.items():
-            self._lap.part_flops[name] = self._lap.part_flops.get(name, 0.0) + flops
+            lap.part_flops[name] = lap.part_flops.get(name, 0.0) + flops
+
+    @property
+    def lap(self) -> Lap:
+        assert self._lap is not None, "no lap has begun"
+        return self._lap
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """CPU time of what happens inside counts as this part of the step; one part may lie inside another."""
-        started = time.process_time()
+        """The time of what happens inside counts as this part of the step; one part may lie inside another."""
+        started = device.clock(self._device)
         yield
-        self._lap.parts[name] = self._lap.parts.get(name, 0.0) + time.process_time() - started
+        taken = device.clock(self._device) - started
+        self.lap.parts[name] = self.lap.parts.get(name, 0.0) + taken
 
     def add_loss(self, loss: float) -> None:
-        self._lap.losses.append(loss)
+        self.lap.losses.append(loss)
 
-    def _report(self) -> None:
-        self._lap.wall_seconds = time.perf_counter() - self._started_wall
-        self._lap.cpu_seconds = time.process_time() - self._started_cpu
-        self._lap.working_memory_mb = peak_memory_mb() - self._idle_mb
-        print(json.dumps(asdict(self._lap)), file=self._pipe)
-
-
-def _memory_line(name: str) -> float:
-    """One line of /proc/self/status in MiB, e.g. VmRSS (resident now) or VmHWM (its high-water mark)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(name + ":"):
-            return int(line.split()[1]) / 1024
-    raise OSError(f"/proc/self/status has no {name}: the benchmark measures memory on Linux only")
-
-
-def peak_memory_mb() -> float:
-    return _memory_line("VmHWM")
-
-
-def reset_peak_memory() -> float:
-    """Set the high-water mark to what is resident now (importing and tokenising have peaks too); return it."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _memory_line("VmRSS")
+    def _report(self, lap: Lap) -> None:
+        lap.seconds = device.clock(self._device) - self._started
+        lap.wall_seconds = time.perf_counter() - self._started_wall
+        lap.working_memory_mb = device.peak_memory_mb(self._device) - self._idle_mb
+        if self._profile is not None:
+            lap.kinds = device.seconds_by_kind(self._profile, self._device)
+            self._profile = None
+        print(json.dumps(asdict(lap)), file=self._pipe)
 
 
 # --- the conductor's side ------------------------------------------------------------------------------
@@ -172,7 +182,8 @@ class Worker:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         if error is not None:
             self._process.kill()
         self._process.wait(timeout=60)
@@ -184,10 +195,25 @@ class Worker:
         facts: dict[str, Any] = self._read_line()["ready"]
         return facts
 
+    def send_plan(self, plan: list[list[int]]) -> None:
+        self._send(f"plan {json.dumps(plan)}")
+
     def go(self, steps: int) -> Lap:
-        assert self._process.stdin
-        print(f"go {steps}", file=self._process.stdin, flush=True)
+        self._send(f"go {steps}")
         return Lap(**self._read_line())
+
+    def profile(self, steps: int) -> Lap:
+        """Steps that are looked into; they take longer, so their time says nothing by itself."""
+        self._send(f"profile {steps}")
+        return Lap(**self._read_line())
+
+    def _send(self, command: str) -> None:
+        assert self._process.stdin
+        try:
+            print(command, file=self._process.stdin, flush=True)
+        except BrokenPipeError:
+            self._read_line()  # it has ended: say why
+            raise
 
     def _read_line(self) -> dict[str, Any]:
         assert self._process.stdout
@@ -204,19 +230,3 @@ def alternate(workers: Sequence[Worker], rounds: int, steps: int) -> None:
     for round_number in range(rounds):
         for worker in workers if round_number % 2 == 0 else reversed(workers):
             worker.laps.append(worker.go(steps))
-
-
-@dataclass(frozen=True)
-class Spread:
-    """The median of paired measurements, with the smallest and the largest beside it."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        return cls(statistics.median(values), min(values), max(values))
-
-    def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.low:.2f}–{self.high:.2f})"

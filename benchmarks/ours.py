@@ -36,19 +36,18 @@ class TokenRows:
 class Paced(Trainer):
     """Makes any trainer follow a given plan of rows per step, waiting for the baton before each."""
 
-    plan: list[list[int]]
     baton: Baton
 
     def batches(self) -> Iterator[list[Batch]]:
-        for rows in self.plan:
+        for rows in self.baton.receive_plan():
             if not self.baton.wait():
                 raise SystemExit(0)  # the conductor is done; what a trainer does at the end is not measured
             yield self.micro_batches(rows)
         self.baton.wait()  # report the last lap
 
-    def run(self, task: Task, baton: Baton) -> None:
+    def run(self, baton: Baton) -> None:
         """Train when and as long as the conductor wants it."""
-        self.plan, self.baton = task.plan, baton
+        self.baton = baton
         self.callbacks.append(self.note_loss)
         baton.watch(causal_model(self.model).get_input_embeddings())
         baton.ready()
@@ -69,7 +68,8 @@ def settings(task: Task, output_dir: str) -> dict[str, Any]:
         "learning_rate": task.learning_rate,
         "lr_schedule": "constant",
         "warmup": 0,
-        "max_steps": len(task.plan),
+        "max_steps": task.steps,
+        "compile": task.compile,
         "logging_steps": 1,
         "num_samples": 0,
         "report_to": (),
@@ -82,11 +82,11 @@ class PacedSFT(Paced, SFTTrainer):
 
 def main() -> None:
     task = Task.from_argv()
-    baton = Baton()
+    baton = Baton(task.device)
     rows = build_rows(task.rows, task.max_length, task.completion_only)
     with tempfile.TemporaryDirectory() as folder:
         config = SFTConfig(**settings(task, folder))
-        PacedSFT(build_model(), build_tokenizer(), TokenRows(rows), config=config).run(task, baton)
+        PacedSFT(build_model(task), build_tokenizer(), TokenRows(rows), config=config).run(baton)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def build_trainer(pairs: list[Pair], task: Task, folder: str) -> Paced:
     rows, tokenizer = TokenPairs(pairs), build_tokenizer()
     if task.method == "reward":
         config = RewardModelConfig(**settings(task, folder))
-        return PacedReward(RewardModel(build_scoring_model()), tokenizer, rows, config=config)
+        return PacedReward(RewardModel(build_scoring_model(task)), tokenizer, rows, config=config)
     # Both sides compute the reference before the first step; ours would keep it for the next run, too.
     os.environ["AUTO_BOT_TUNER_CACHE"] = folder
     dpo_config = DPOConfig(reference=task.reference, **settings(task, folder))
@@ -58,10 +58,10 @@ def build_trainer(pairs: list[Pair], task: Task, folder: str) -> Paced:
 
 def main() -> None:
     task = Task.from_argv()
-    baton = Baton()
+    baton = Baton(task.device)
     pairs = build_pairs(task.rows, task.max_length)
     with tempfile.TemporaryDirectory() as folder:
-        build_trainer(pairs, task, folder).run(task, baton)
+        build_trainer(pairs, task, folder).run(baton)
 
 
 if __name__ == "__main__":

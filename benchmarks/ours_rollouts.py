@@ -25,7 +25,8 @@ from auto_bot_tuner.rollouts.writing import rollout_of, write
 from auto_bot_tuner.training.batching import epoch_order
 from auto_bot_tuner.training.events import Event
 from auto_bot_tuner.training.logprobs import causal_model
-from benchmarks.baton import Baton, reset_peak_memory
+from benchmarks.baton import Baton
+from benchmarks.device import reset_peak_memory
 from benchmarks.ours import settings
 from benchmarks.pairs import build_scoring_model, lora_config
 from benchmarks.prompts import STOP_IDS, build_prompts, flops_of, replayed_responses, score, useful_tokens
@@ -142,15 +143,15 @@ class ShareOfEvenIds:
 
 
 def build_policy(task: Task) -> Any:
-    model = build_model()
+    model = build_model(task)
     model.generation_config.eos_token_id = STOP_IDS
     return get_peft_model(model, lora_config()) if task.lora else model
 
 
 def build_reward_model(task: Task, policy: Any) -> RewardModel:
     """A network of its own; with LoRA one that was trained as an adapter on the policy's base."""
-    scoring = build_scoring_model()
-    scoring.model.load_state_dict(build_model().model.state_dict())
+    scoring = build_scoring_model(task)
+    scoring.model.load_state_dict(build_model(task).model.state_dict())
     model: Any = scoring
     if task.lora:
         model = get_peft_model(scoring, for_scores(lora_config()))
@@ -192,8 +193,8 @@ def build_trainer(task: Task, folder: str) -> tuple[Paced, list[torch.nn.Module]
 
 def main() -> None:
     task = Task.from_argv()
-    baton = Baton()
-    empty_mb = reset_peak_memory()  # libraries, and no model
+    baton = Baton(task.device)
+    empty_mb = reset_peak_memory(task.device)  # libraries, and no model
     with tempfile.TemporaryDirectory() as folder:
         trainer, models = build_trainer(task, folder)
         trainer.run(task, baton, models, empty_mb)

@@ -71,15 +71,15 @@ def _synthetic_pairs(count: int, seed: int) -> list[Pair]:
     ]
 
 
-def build_scoring_model(seed: int = 0) -> LlamaForSequenceClassification:
+def build_scoring_model(task: Task, seed: int = 0) -> LlamaForSequenceClassification:
     """The benchmark's Llama with a score head in place of the vocabulary's; the same bits in every process."""
     import torch
     from transformers import LlamaForSequenceClassification
 
-    config = model_config()
+    config = model_config(task)
     config.num_labels = 1
     torch.manual_seed(seed)
-    return LlamaForSequenceClassification(config)
+    return LlamaForSequenceClassification(config).to(task.device)
 
 
 def lora_config() -> LoraConfig:
@@ -93,7 +93,7 @@ def build_policy(task: Task) -> Any:
     import torch
     from peft import get_peft_model
 
-    model = build_model()
+    model = build_model(task)
     if task.reference != "adapter_off":
         return model
     torch.manual_seed(0)

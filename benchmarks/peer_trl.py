@@ -50,7 +50,7 @@ def trl_settings(task: Task, output_dir: str) -> dict[str, Any]:
     micro_batch = task.micro_batch or task.rows_per_step
     return {
         "output_dir": output_dir,
-        "use_cpu": True,
+        "use_cpu": task.device == "cpu",
         "bf16": task.precision == "bf16",
         # TRL turns recomputation on by default. Off is kinder to it: about a third less work.
         "gradient_checkpointing": False,
@@ -108,12 +108,12 @@ def run(trainer: Trainer, baton: Baton, plan: list[list[int]]) -> None:
 
 def main() -> None:
     task = Task.from_argv()
-    baton = Baton()
+    baton = Baton(task.device)
     rows = build_rows(task.rows, task.max_length, task.completion_only)
     order = order_rows([len(row["input_ids"]) for row in rows], task)
     with tempfile.TemporaryDirectory() as folder:
         trainer = SFTTrainer(
-            model=build_model(),
+            model=build_model(task),
             args=SFTConfig(packing=task.variant == "packing", **trl_settings(task, folder)),
             train_dataset=Dataset.from_list([rows[i] for i in order]),
             processing_class=build_tokenizer(),

@@ -19,7 +19,7 @@ def reward_trainer(pairs: list[Pair], task: Task, baton: Baton, folder: str) -> 
     """On rows of ids: what it would make of text by itself."""
     rows = [{"chosen_ids": pair.prompt + pair.chosen, "rejected_ids": pair.prompt + pair.rejected} for pair in pairs]
     return RewardTrainer(
-        model=build_scoring_model(),
+        model=build_scoring_model(task),
         args=RewardConfig(**trl_settings(task, folder)),
         train_dataset=Dataset.from_list(rows),
         processing_class=build_tokenizer(),
@@ -34,8 +34,8 @@ def dpo_trainer(pairs: list[Pair], task: Task, baton: Baton, folder: str) -> DPO
         for pair in pairs
     ]
     return DPOTrainer(
-        model=build_model(),
-        ref_model=build_model() if task.reference == "copy" else None,
+        model=build_model(task),
+        ref_model=build_model(task) if task.reference == "copy" else None,
         args=DPOConfig(precompute_ref_log_probs=task.reference == "precomputed", **trl_settings(task, folder)),
         train_dataset=Dataset.from_list(rows),
         processing_class=build_tokenizer(),
@@ -58,7 +58,7 @@ def check_tokens(trainer: DPOTrainer, pairs: list[Pair]) -> None:
 
 def main() -> None:
     task = Task.from_argv()
-    baton = Baton()
+    baton = Baton(task.device)
     pairs = build_pairs(task.rows, task.max_length)
     order = order_rows([pair.longest for pair in pairs], task)
     pairs = [pairs[i] for i in order]

@@ -59,8 +59,8 @@ class Trainer(GRPOTrainer):
 
 def main() -> None:
     task = Task.from_argv()
-    baton = Baton()
-    model = build_model()
+    baton = Baton(task.device)
+    model = build_model(task)
     model.generation_config.eos_token_id = STOP_IDS
     texts = ["".join(f"t{token} " for token in prompt) for prompt in build_prompts(task.rows, task.max_length)]
     with tempfile.TemporaryDirectory() as folder:

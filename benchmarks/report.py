@@ -1,112 +1,226 @@
-"""What the benchmark prints: one line per configuration, on the terminal and in benchmarks/results/."""
+"""The one table of the benchmark, for benchmarks/results/ and for the terminal, with what stands below it."""
 
 from __future__ import annotations
 
-import os
-import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 
-from benchmarks.baton import REPOSITORY, Spread
-from benchmarks.workload import HIDDEN, LAYERS, VOCABULARY, source_of_rows
-
-# Losses of two correct programs differ by rounding only. In bfloat16 TRL differs from itself by 1.1e-4 within five
-# steps when it cuts the same batch into 4 x 2 rows instead of 1 x 8.
-TOLERANCE = {"fp32": 1e-4, "bf16": 5e-4}
+from benchmarks.configurations import Configuration, Target
+from benchmarks.measure import TOLERANCE
+from benchmarks.results import Record, Result
 
 HEADINGS = (
-    "configuration",
-    "speed ÷ TRL (CPU time)",
-    "(wall time)",
-    "useful tokens/s, ours | TRL",
-    "memory MB, ours | TRL",
-    "memory ÷ TRL",
-    "tokens read ÷ useful, ours | TRL",
-    "share of matmul ceiling, ours | TRL",
-    "largest loss difference",
+    "work",
+    "useful tokens/s, ours · peer",
+    "speed ÷ peer",
+    "memory MB, ours · peer",
+    "memory ÷ peer",
+    "share of matmul ceiling, ours · peer",
+    "largest difference",
 )
+BREAKDOWN = {"products": "matrix products", "attention": "attention", "softmax": "softmax and loss"}
+BREAKDOWN |= {"optimiser": "AdamW", "rest": "element-wise, copies"}
+PARTS = ("writing", "scoring", "training")
+# Which column a figure's target stands in.
+COLUMN = {"speed": 2, "memory": 4, "ceiling": 5}
 
 
 @dataclass(frozen=True)
-class Result:
+class Missed:
+    """A target that was not reached, with the reason as this run's figures tell it."""
+
     title: str
-    speed: Spread
-    wall_speed: Spread
-    tokens_per_second: Spread
-    peer_tokens_per_second: Spread
-    memory_mb: float
-    peer_memory_mb: float
-    read: float
-    peer_read: float
-    ceiling_share: Spread
-    peer_ceiling_share: Spread
-    ceiling_gflops: Spread
-    loss_difference: float
-    tolerance: float
-
-    @property
-    def losses_agree(self) -> bool:
-        # Written so that a NaN disagrees.
-        return self.loss_difference <= self.tolerance
-
-    def cells(self) -> list[str]:
-        return [
-            self.title,
-            str(self.speed),
-            str(self.wall_speed),
-            f"{self.tokens_per_second.median:.0f} | {self.peer_tokens_per_second.median:.0f}",
-            f"{self.memory_mb:.0f} | {self.peer_memory_mb:.0f}",
-            f"{self.memory_mb / self.peer_memory_mb:.2f}",
-            f"{self.read:.2f} | {self.peer_read:.2f}",
-            f"{self.ceiling_share.median:.0%} | {self.peer_ceiling_share.median:.0%}"
-            f" of {self.ceiling_gflops.median:.0f} GFLOP/s",
-            f"{self.loss_difference:.1e}{'' if self.losses_agree else ' FAIL'}",
-        ]
+    target: Target
+    value: float
+    reason: str
 
 
-def machine_description(threads: int, rows: str) -> str:
-    """What a reader needs to judge the numbers, and nothing that names the machine."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "trl", "accelerate"))
+def missed(record: Record, configurations: Mapping[str, Configuration]) -> list[Missed]:
+    found = []
+    for name, result in record.results.items():
+        for target in configurations[name].targets:
+            value = result.get(target.figure)
+            if value is not None and result.agrees and not target.reached(value):
+                reason = words_of(target.reason, name, record.figures())
+                found.append(Missed(configurations[name].title, target, value, reason))
+    return found
+
+
+def words_of(reason: str, name: str, figures: Mapping[str, float]) -> str:
+    """A reason with this run's figures in its holes. NAME is the line that it stands for."""
+    try:
+        return reason.replace("NAME", name).format(f=figures) or "No reason was measured."
+    except KeyError as missing:
+        return f"The reason rests on a figure that this run did not measure: {missing.args[0]}."
+
+
+def markdown(record: Record, configurations: Mapping[str, Configuration], command: str, remark: str = "") -> str:
+    """The whole page."""
+    ordered = [record.results[name] for name in configurations if name in record.results]
+    device = record.setting["device"]
+    sections = [
+        f"# Every method beside TRL, on a {'GPU' if device == 'cuda' else 'CPU'}",
+        " ".join([f"Made by `{command}` on {record.made}.", setting_in_words(record.setting), remark]).strip(),
+        table(HEADINGS, [cells(result, configurations[result.name]) for result in ordered]),
+        EXPLANATION.format(fp32=TOLERANCE["fp32"], bf16=TOLERANCE["bf16"]),
+        *missed_section(missed(record, configurations), any(configurations[result.name].targets for result in ordered)),
+        *breakdown_section(ordered, configurations),
+        *rollout_section(ordered, configurations),
+        *startup_section(ordered),
+        WORDS[device],
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def setting_in_words(setting: Mapping[str, object]) -> str:
+    versions = setting["versions"]
+    assert isinstance(versions, dict)
     return (
-        f"{os.cpu_count()} {platform.machine()} cores ({_cpu_model()}), {threads} thread(s) per side; {versions}; "
-        f"Llama, {LAYERS} layers of {HIDDEN}, {VOCABULARY} words; {source_of_rows(rows)}"
+        f"{setting['machine']}, {setting['threads']} thread(s) on each side; "
+        f"{', '.join(f'{name} {version}' for name, version in versions.items())}; {setting['rows']}; "
+        f"commit {setting['commit']} (sources {setting['sources']})."
     )
 
 
-def _cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    values = (line.partition(":")[2].strip() for line in lines)
-    names = {line.partition(":")[0].strip(): value for line, value in zip(lines, values, strict=True)}
-    matrix_units = "with AMX" if "amx_tile" in names.get("flags", "") else "without AMX"
-    return f"{names.get('model name', 'unknown model')}, {matrix_units}"
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def write_markdown(name: str, title: str, results: list[Result], machine: str, remarks: str) -> Path:
-    """The same table for the repository."""
-    rows = [HEADINGS, ("---",) * len(HEADINGS), *(result.cells() for result in results)]
-    table = "\n".join("| " + " | ".join(cell.replace(" | ", " · ") for cell in row) + " |" for row in rows)
-    text = f"""# {title} against TRL, on a CPU
+def cells(result: Result, configuration: Configuration) -> list[str]:
+    """One line. A line whose sides did not do the same work shows no speed at all."""
+    if "start-up CPU s" in result.figures:
+        return startup_cells(result, configuration)
+    peer = bool(configuration.peer)
+    row = [
+        configuration.title.replace("TRL", configuration.peer or "TRL") + (f" ({result.rounds} rounds)"),
+        pair(result, "tokens/s", "{:.0f}", peer) + (" rows" if configuration.method == "rows" else ""),
+        str(result.figures["speed"]) if "speed" in result.figures else "–",
+        pair(result, "memory MB", "{:.0f}", peer),
+        pair(result, "memory", "{:.2f}", peer=False),
+        pair(result, "ceiling", "{:.0%}", peer and "peer ceiling" in result.figures),
+        "–" if result.difference is None else f"{result.difference:.1e}" if result.difference else "0",
+    ]
+    if not result.agrees:
+        return [row[0], *["void"] * (len(row) - 2), f"**{row[-1]}**, more than {result.tolerance:.0e}"]
+    for target in configuration.targets:
+        value, column = result.get(target.figure), COLUMN.get(target.figure)
+        if value is not None and column is not None:
+            row[column] += verdict(target, value)
+    floors = [target for target in configuration.targets if target.figure.removesuffix(" ceiling") in PARTS]
+    if floors:
+        row[5] = "<br>".join(part_in_words(result, target) for target in floors)
+    return row
 
-Made by `make benchmark`. {machine}.
 
-{table}
+def part_in_words(result: Result, target: Target) -> str:
+    value = result.get(target.figure)
+    assert value is not None, target
+    return f"{target.figure.removesuffix(' ceiling')} {value:.0%}{verdict(target, value, line=False)}"
 
-Speed: how many times less time our trainer takes for the same optimiser steps; median of paired rounds, with the
-smallest and largest. CPU time is user and system time of all threads; on a busy machine wall time measures the
-neighbours. *Useful* tokens are those of the sequences, padding left out; *read* are those that go through the trained
-model, padding and all. Memory is the highest resident memory above the loaded, idle process: gradients, optimiser state
-and activations. The ceiling is the speed of one 1024 × 1024 matrix product in the same number type, measured in the
-same interleaving; the share counts the arithmetic that the rows need (no padding, nothing twice, logits at trained
-positions only).
 
-{remarks}
-Ours: its defaults in every line. TRL's gradient checkpointing is off, which is kinder to it than its default. Both
-sides get the same rows in the same steps and log at every step. A loss that differs by more than
-{TOLERANCE["fp32"]:.0e} (bf16: {TOLERANCE["bf16"]:.0e}; TRL differs from itself by 1e-04 there when it cuts its batch
-otherwise) voids a line.
-"""
-    path = REPOSITORY / "benchmarks" / "results" / f"{name}.md"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    return path
+def startup_cells(result: Result, configuration: Configuration) -> list[str]:
+    words = []
+    for target in configuration.targets:
+        value = result.get(target.figure)
+        assert value is not None, target
+        kind = target.figure.removeprefix("start-up ").removesuffix(" s")
+        words.append(f"{kind} {value:.2f} s{verdict(target, value, line=False)}")
+    return [f"{configuration.title} ({result.rounds} rounds)", "–", "<br>".join(words), "–", "–", "–", "–"]
+
+
+def pair(result: Result, figure: str, form: str, peer: bool) -> str:
+    values = [result.get(name) for name in ((figure, f"peer {figure}") if peer else (figure,))]
+    return " · ".join("–" if value is None else form.format(value) for value in values)
+
+
+def verdict(target: Target, value: float, line: bool = True) -> str:
+    apart = "<br>" if line else ", "
+    return f"{apart}{target} reached" if target.reached(value) else f"{apart}**{target} not reached**"
+
+
+# ---- below the table ----
+
+
+def missed_section(misses: Sequence[Missed], had_targets: bool) -> list[str]:
+    if not had_targets:
+        return []
+    if not misses:
+        return ["## Targets", "All were reached."]
+    lines = [f"- **{m.title}: {m.target.figure} {shown(m)}, target {m.target}.** {m.reason}" for m in misses]
+    return ["## Not reached, and why", "\n".join(lines)]
+
+
+def shown(miss: Missed) -> str:
+    return f"{miss.value:.0%}" if "ceiling" in miss.target.figure else f"{miss.value:.2f}"
+
+
+def breakdown_section(results: Sequence[Result], configurations: Mapping[str, Configuration]) -> list[str]:
+    rows = [
+        [
+            configurations[result.name].title.partition(";")[0],
+            *(f"{result.figures[kind].median:.0%}" for kind in BREAKDOWN),
+            f"{result.figures['square GFLOP/s'].median:.0f} · {result.figures['model GFLOP/s'].median:.0f}",
+            f"{result.figures['ceiling'].median:.0%} · {result.figures['reachable'].median:.0%}",
+        ]
+        for result in results
+        if "products" in result.figures and not result.name.endswith(("-best", "-best-bf16"))
+    ]
+    headings = ["our step", *BREAKDOWN.values(), "ceiling GFLOP/s: square · model's sizes", "share of either"]
+    return ["## Where a step's time goes", table(headings, rows), BREAKDOWN_WORDS] if rows else []
+
+
+def rollout_section(results: Sequence[Result], configurations: Mapping[str, Configuration]) -> list[str]:
+    rows = []
+    for result in results:
+        if "writing" in result.figures and not result.name.endswith("-best"):
+            get = result.get
+            memory = [get("models MB"), get("memory with models MB")]
+            rows.append(
+                [
+                    configurations[result.name].title.partition(";")[0],
+                    ", ".join(f"{part} {get(part) or 0:.0%}" for part in PARTS),
+                    ", ".join(f"{p} {get(f'{p} ceiling'):.0%}" for p in PARTS if get(f"{p} ceiling") is not None),
+                    " · ".join(f"{get(f'{size} GFLOP/s') or 0:.0f}" for size in ("square", "model", "few rows")),
+                    " · ".join(f"{value or 0:.0f}" for value in memory),
+                ]
+            )
+    headings = ["rollouts", "share of time", "share of ceiling"]
+    headings += ["ceiling GFLOP/s: square · model's sizes · few rows", "memory MB: models · peak with them"]
+    return ["## Where a rollout's time goes", table(headings, rows), ROLLOUT_WORDS] if rows else []
+
+
+def startup_section(results: Sequence[Result]) -> list[str]:
+    details = {command: seconds for result in results for command, seconds in result.details.items()}
+    rows = [[f"`{command}`", f"{cpu:.2f}", f"{wall:.2f}"] for command, (cpu, wall) in details.items()]
+    return ["## Start-up", table(["command", "CPU s (user + system)", "wall s"], rows)] if rows else []
+
+
+EXPLANATION = """Speed: how many times less time ours takes for the same work; median of paired rounds
+(smallest–largest). The clock is CPU time of all threads on a CPU, since on a busy machine wall time measures the
+neighbours (cpu.json has both), and synchronised wall time on a GPU. *Useful* tokens are those of the sequences, padding
+left out. Memory is the highest above the loaded, idle process: gradients, optimiser state and activations. The ceiling
+is the speed of one large square matrix product in the same number type, measured in the same interleaving (1024 wide on
+a CPU, 8192 on a GPU); the share counts only the arithmetic that the rows need: no padding, nothing twice, logits at
+trained positions.
+
+Both sides train the same model (a Llama of 17 M weights: 6 layers of 384, 16384 words) on the same rows in the same
+steps, 8 rows or pairs each, and log at every step. "Out of the box": TRL's settings, gradient checkpointing off, which
+is kinder to it than its default. "At its best": rows grouped by length, the fastest micro-batches, malloc told to keep
+its memory. Ours: its defaults in every line. Largest difference: of the losses of all steps (GRPO: of loss and gradient
+norm where both train on the same given responses, else each writes its own; generation: greedy texts that differ;
+preparing: rows that differ). More than {fp32:.0e} (bf16: {bf16:.0e}; TRL differs from itself by 1e-04 there when it
+cuts its batch otherwise; texts and rows: none) makes a line void."""
+BREAKDOWN_WORDS = (
+    "Self time of one step's operations, by PyTorch's profiler. The model's sizes: forward, input gradient and weight "
+    "gradient of every weight matrix for 512 tokens (GPU: 8192), and nothing else."
+)
+ROLLOUT_WORDS = (
+    "Writing responses, scoring them (PPO: reward model, reference, value network) and training on them. Few rows: "
+    "every weight matrix times as many rows as responses are written side by side, which is what writing a token is. "
+    "TRL has no PPO any more: its floors stand in the table instead. Models: what several share counts once."
+)
+WORDS = {
+    "cpu": "A GPU: not run here. Where there is one, the same command measures it too and writes cuda.md beside this.",
+    "cuda": "bf16, PyTorch's attention; torch.compile only where a line says so. No targets: they were set on a CPU.",
+}

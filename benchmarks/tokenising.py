@@ -1,32 +1,27 @@
-"""Preparing rows: our batched tokenising beside TRL's row-wise maps, to the same ids and labels.
-
-    python -m benchmarks.tokenising [--rows 2000] [--rounds 5]
+"""Preparing rows, in one worker: our batched tokenising beside TRL's row-wise maps; a lap is one paired round.
 
 Both turn alpaca rows into token ids and labels with GPT-2's tokenizer and the same chat template, one after the other
-in alternating order, without any cache. Rows that come out differently make the comparison void (exit code 1). The rows
-are those in the folder named by AUTO_BOT_TUNER_SHARED, else sentences of random words of the same lengths.
+in alternating order, without any cache. Each side may use the tokenizer's threads as it likes; CPU time counts them
+all. The rows are those in the folder named by AUTO_BOT_TUNER_SHARED, else sentences of random words of the same
+lengths.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
-import sys
 import tempfile
-import time
-from collections.abc import Callable
 from typing import Any
 
 import trl
 from datasets import Dataset, disable_caching, disable_progress_bars
-from rich.console import Console
 
 from auto_bot_tuner.data.formats import canonical
 from auto_bot_tuner.data.prompt_format import PromptFormat
 from auto_bot_tuner.sft import InstructionDataset
-from benchmarks.baton import Spread
+from benchmarks.baton import Baton
+from benchmarks.task import Task
 from benchmarks.workload import build_model, shared_data
 from tests.models import gpt2_tokenizer
 
@@ -49,22 +44,20 @@ def alpaca_rows(count: int) -> list[dict[str, str]]:
     return [{"instruction": sentence(11), "input": "", "output": sentence(25)} for _ in range(count)]
 
 
-def prepare_ours(rows: list[dict[str, str]], tokenizer: Any) -> tuple[float, Tokens]:
-    """CPU seconds, and the rows as tokens (fetched outside of the measurement)."""
+def prepare_ours(rows: list[dict[str, str]], tokenizer: Any, baton: Baton) -> Tokens:
+    """The rows as tokens (fetched outside of the measurement)."""
     with tempfile.TemporaryDirectory() as empty_cache:
         os.environ["AUTO_BOT_TUNER_CACHE"] = empty_cache
-        started = time.process_time()
-        dataset = InstructionDataset(rows, tokenizer, MAX_LENGTH)
-        seconds = time.process_time() - started
+        with baton.part("ours"):
+            dataset = InstructionDataset(rows, tokenizer, MAX_LENGTH)
     items = (dataset[i] for i in range(len(dataset)))
-    return seconds, [(item["input_ids"].tolist(), item["labels"].tolist()) for item in items]
+    return [(item["input_ids"].tolist(), item["labels"].tolist()) for item in items]
 
 
-def prepare_trl(trainer: trl.SFTTrainer, rows: Dataset, tokenizer: Any) -> tuple[float, Tokens]:
-    started = time.process_time()
-    dataset = trainer._prepare_dataset(rows, tokenizer, trainer.args, False, None, "train")
-    seconds = time.process_time() - started
-    return seconds, list(zip(dataset["input_ids"], dataset["labels"], strict=True))
+def prepare_trl(trainer: trl.SFTTrainer, rows: Dataset, tokenizer: Any, baton: Baton) -> Tokens:
+    with baton.part("peer"):
+        dataset = trainer._prepare_dataset(rows, tokenizer, trainer.args, False, None, "train")
+    return list(zip(dataset["input_ids"], dataset["labels"], strict=True))
 
 
 def trl_trainer(folder: str, tokenizer: Any) -> trl.SFTTrainer:
@@ -80,47 +73,30 @@ def as_prompt_completion(row: dict[str, str]) -> dict[str, Any]:
     return {"prompt": messages[:-1], "completion": messages[-1:]}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    # Each side may use the tokenizer's threads as it likes; CPU time counts them all.
+def main() -> None:
+    task = Task.from_argv()
+    baton = Baton()
     disable_caching()
     disable_progress_bars()
     tokenizer: Any = gpt2_tokenizer()
     tokenizer.pad_token = tokenizer.eos_token
     PromptFormat.from_tokenizer(tokenizer).install(tokenizer)  # TRL reads the template from the tokenizer
-    rows = alpaca_rows(arguments.rows)
+    rows = alpaca_rows(task.rows_per_step)
     peer_rows = Dataset.from_list([as_prompt_completion(row) for row in rows])
-
-    ours: list[float] = []
-    peers: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         trainer = trl_trainer(folder, tokenizer)
-
-        def run_ours() -> Tokens:
-            seconds, tokens = prepare_ours(rows, tokenizer)
-            ours.append(seconds)
-            return tokens
-
-        def run_peer() -> Tokens:
-            seconds, tokens = prepare_trl(trainer, peer_rows, tokenizer)
-            peers.append(seconds)
-            return tokens
-
-        sides: list[Callable[[], Tokens]] = [run_ours, run_peer]
-        for round_number in range(arguments.rounds):
-            first, second = (side() for side in (sides if round_number % 2 == 0 else sides[::-1]))
-    different = sum(mine != peer for mine, peer in zip(first, second, strict=True))
-    ratio = Spread.of([peer / mine for mine, peer in zip(ours, peers, strict=True)])
-    rate, peer_rate = (Spread.of([len(rows) / s for s in seconds]).median for seconds in (ours, peers))
-    Console().print(
-        f"{len(rows)} rows: ours {rate:.0f} rows/s, TRL {peer_rate:.0f} rows/s, "
-        f"speed ÷ TRL {ratio} in CPU time; {different} rows differ"
-    )
-    return 1 if different else 0
+        baton.ready()
+        ours_first = True
+        while baton.wait():
+            if ours_first:
+                mine = prepare_ours(rows, tokenizer, baton)
+            theirs = prepare_trl(trainer, peer_rows, tokenizer, baton)
+            if not ours_first:
+                mine = prepare_ours(rows, tokenizer, baton)
+            ours_first = not ours_first
+            baton.add_loss(float(sum(a != b for a, b in zip(mine, theirs, strict=True))))  # rows that differ
+            baton.lap.part_tokens = dict.fromkeys(("ours", "peer"), len(rows))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

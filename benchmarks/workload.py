@@ -11,21 +11,52 @@ import json
 import math
 import os
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
+
+from benchmarks.task import Task
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-VOCABULARY = 16_384
-HIDDEN = 384
-LAYERS = 6
-INTERMEDIATE = 1024
+VOCABULARY = 16_384  # of the rows' ids, whatever a model knows
 IGNORED = -100
 EOS_ID = 0
 # Padding has an id of its own: where it is the end token's, transformers' classification models step over the end.
 PAD_ID = 1
 FIRST_WORD = 2
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a Llama with tied embeddings and heads of 64."""
+
+    vocabulary: int
+    hidden: int
+    layers: int
+    intermediate: int
+
+    @property
+    def matrices(self) -> list[tuple[int, int, int]]:
+        """(outputs, inputs, how many) of the trunk's weight matrices; the vocabulary's head is (vocabulary, hidden)."""
+        return [
+            (self.hidden, self.hidden, 4 * self.layers),
+            (self.intermediate, self.hidden, 2 * self.layers),
+            (self.hidden, self.intermediate, self.layers),
+        ]
+
+    @property
+    def trunk_weights(self) -> int:
+        return sum(outputs * inputs * count for outputs, inputs, count in self.matrices)
+
+    @property
+    def weights(self) -> int:
+        return self.trunk_weights + self.vocabulary * self.hidden
+
+
+# Small enough for a laptop's core; and the sizes of GPT-2 (its MLP has two matrices of 3072, this three of 2048).
+SHAPES = {"17M": Shape(VOCABULARY, 384, 6, 1024), "124M": Shape(50_257, 768, 12, 2048)}
 
 
 class Work(NamedTuple):
@@ -40,25 +71,26 @@ class Row(TypedDict):
     labels: list[int]
 
 
-def build_model(seed: int = 0) -> LlamaForCausalLM:
-    """A Llama of 17 M parameters (tied embeddings) with random weights: the same bits in every process."""
+def build_model(task: Task | None = None, seed: int = 0) -> LlamaForCausalLM:
+    """A Llama with random weights, on the task's device: the same bits in every process."""
     import torch
     from transformers import LlamaForCausalLM
 
     torch.manual_seed(seed)
-    return LlamaForCausalLM(model_config())
+    return LlamaForCausalLM(model_config(task)).to(task.device if task else "cpu")
 
 
-def model_config() -> LlamaConfig:
+def model_config(task: Task | None = None) -> LlamaConfig:
     from transformers import LlamaConfig
 
+    shape = SHAPES[task.shape if task else "17M"]
     return LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=HIDDEN,
-        intermediate_size=INTERMEDIATE,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HIDDEN // 64,
-        num_key_value_heads=HIDDEN // 64,
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.hidden // 64,
+        num_key_value_heads=shape.hidden // 64,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -139,20 +171,20 @@ def synthetic_ids(generator: random.Random, median: float, sigma: float) -> list
     return [FIRST_WORD + int((VOCABULARY - FIRST_WORD) * generator.random() ** 4) for _ in range(length)]
 
 
-def forward_flops(length: int, after: int, scored: int) -> float:
+def forward_flops(length: int, after: int, scored: int, shape: Shape = SHAPES["17M"]) -> float:
     """FLOPs that reading `length` tokens after others *needs*, `scored` of them giving log-probabilities.
 
     2 per weight and position. Attention: each position sees those before it, half of its own row on average, once for
     the scores and once for the sum: 2 · 2 · H · (after + length / 2) per layer and position. The gradient of the
     weights costs as much again, and that of the layer's input too.
     """
-    trunk_weights = LAYERS * (4 * HIDDEN**2 + 3 * HIDDEN * INTERMEDIATE)
-    attention = 4 * LAYERS * HIDDEN * length * (after + length / 2)
-    return 2 * trunk_weights * length + 2 * HIDDEN * VOCABULARY * scored + attention
+    attention = 4 * shape.layers * shape.hidden * length * (after + length / 2)
+    return 2 * shape.trunk_weights * length + 2 * shape.hidden * shape.vocabulary * scored + attention
 
 
-def work_of(rows: list[Row]) -> Work:
+def work_of(rows: list[Row], shape: Shape = SHAPES["17M"]) -> Work:
     """No padding, logits at trained positions only."""
     trained = (sum(label != IGNORED for label in row["labels"][1:]) for row in rows)
     lengths = [len(row["input_ids"]) for row in rows]
-    return Work(sum(lengths), sum(3 * forward_flops(n, 0, t) for n, t in zip(lengths, trained, strict=True)))
+    flops = sum(3 * forward_flops(n, 0, t, shape) for n, t in zip(lengths, trained, strict=True))
+    return Work(sum(lengths), flops)
