@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from auto_bot_tuner.rlhf import RewardModel, RewardModelDataset, load_reward_model
-from auto_bot_tuner.rlhf.trainer import judged_pairs, share_longer_is_better
+from auto_bot_tuner.rlhf.length_rule import judged_pairs, share_longer_is_better
 from auto_bot_tuner.training.batching import collate_groups
 from auto_bot_tuner.training.events import Event
 from auto_bot_tuner.training.progress import ProgressLine

@@ -1,7 +1,8 @@
 """PPO with a learned reward: the policy writes, a reward model scores, and what beats expectation becomes likelier.
 
-Four models: the *policy* and the *value network* are trained, the *reward model* and the *reference* are frozen. How a
-rollout is written and used is told in `rollouts/trainer.py`; what PPO adds fits on a page:
+Four models: the *policy* and the *value network* are trained (`policy_and_value.py`), the *reward model* and the
+*reference* are frozen. How a rollout is written and used is told in `rollouts/trainer.py`; what PPO adds fits on a
+page:
 
     scores = reward - penalty where it did not end                                  # usable_scores
     rewards = scores at the last token - kl_coefficient * (log pi - log pi_ref)     # 4 token_rewards
@@ -15,16 +16,16 @@ What to look at: `reward` should rise and `kl` with it, in proportion; `explaine
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from auto_bot_tuner.rlhf.config import PPOConfig
+from auto_bot_tuner.rlhf.imitation import IMITATED, add_imitation
 from auto_bot_tuner.rlhf.kl_controller import AdaptiveKL
+from auto_bot_tuner.rlhf.policy_and_value import PolicyAndValueTrainer
 from auto_bot_tuner.rlhf.ppo_loss import (
     compute_gae,
     entropy_bonus,
@@ -35,57 +36,25 @@ from auto_bot_tuner.rlhf.ppo_loss import (
     whiten,
 )
 from auto_bot_tuner.rlhf.running_scale import RunningDeviation
-from auto_bot_tuner.rlhf.value_network import SequenceValues, ValueNetwork
+from auto_bot_tuner.rlhf.value_network import ValueNetwork
 from auto_bot_tuner.rollouts.minibatches import SEQUENCES, at_responses
 from auto_bot_tuner.rollouts.rollout import Rollout
-from auto_bot_tuner.rollouts.trainer import OnPolicyTrainer
 from auto_bot_tuner.rollouts.views import views_of_responses
 from auto_bot_tuner.training import engine
-from auto_bot_tuner.training.batching import Batch, collate, epoch_order, row_lengths
+from auto_bot_tuner.training.batching import Batch
 from auto_bot_tuner.training.checks import check_no_dropout
 from auto_bot_tuner.training.events import Callback
-from auto_bot_tuner.training.logprobs import CausalNLL, Entropy, SequenceLogprobs
-from auto_bot_tuner.training.optim import build_optimizer
 from auto_bot_tuner.training.token_views import View
 from auto_bot_tuner.utils.errors import UsageError
 
 __all__ = ["PPOConfig", "PPOTrainer"]
 
-IMITATED = ("sft_input_ids", "sft_labels", "sft_lengths")
 # In units of reward. A first KL of 1e-6 is rounding and no reward; whitened, and divided by its own size in Adam, it
 # would be learnt from as if it were one.
 ROUNDING = 1e-5
 
 
-class PolicyAndValue(nn.Module):
-    """Both trained networks as one module, since Accelerate's wrappers act on one forward."""
-
-    def __init__(self, policy: nn.Module, value_network: ValueNetwork, temperature: float, entropy: Entropy) -> None:
-        super().__init__()
-        self.policy, self.values = SequenceLogprobs(policy, temperature), SequenceValues(value_network)
-        self.imitation = CausalNLL(policy)
-        self.entropy: Entropy = entropy
-        self.is_flat = self.policy.is_flat
-
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        labels: torch.Tensor,
-        lengths: torch.Tensor,
-        shared: torch.Tensor,
-        imitated: Sequence[torch.Tensor] = (),
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Sequences (S, T) -> log-probabilities, entropies and values of their trained tokens, (S, T) each.
-
-        `imitated`: input_ids, labels, lengths of SFT rows; their summed negative log-likelihood comes last, else 0.
-        """
-        logprobs, entropies = self.policy.with_entropies(input_ids, labels, lengths, shared, self.entropy)
-        values = self.values(input_ids, labels, lengths, shared)
-        nll = self.imitation(*imitated)[0] if imitated else logprobs.new_zeros(())
-        return logprobs, entropies, values, nll
-
-
-class PPOTrainer(OnPolicyTrainer):
+class PPOTrainer(PolicyAndValueTrainer):
     """Trains a policy against a reward by PPO, and the value network beside it.
 
     PPOTrainer(policy, value_network, reward_model, reference_model, tokenizer, prompt_dataset, eval_dataset=None,
@@ -131,51 +100,7 @@ class PPOTrainer(OnPolicyTrainer):
         """Also where it costs nothing to leave it: the distance is the first thing to look at."""
         return True
 
-    # ---- what is trained ----
-
-    def build_module(self) -> nn.Module:
-        entropy: Entropy = "trained" if self.config.entropy_coefficient else "measured"
-        return PolicyAndValue(self.model, self.value_network, self.config.temperature, entropy)
-
-    def build_optimizer(self) -> torch.optim.Optimizer:
-        """One AdamW whose groups share no weight: two optimisers in one, the value network's at its own rate."""
-        optimizer = build_optimizer(self.model.named_parameters(), self.config)
-        value_rate = self.config.value_learning_rate or self.peak_learning_rate
-        for group in build_optimizer(self.value_network.named_parameters(), self.config).param_groups:
-            optimizer.add_param_group({**group, "lr_scale": value_rate / self.peak_learning_rate})
-        return optimizer
-
-    def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """The policy's, and the value network's under `value.`."""
-        of_value = {f"value.{name}": p for name, p in self.value_network.trained_parameters().items()}
-        return super().trained_parameters() | of_value
-
-    def clip_gradients(self, parameters: list[nn.Parameter]) -> float:
-        """Each network by itself: a large gradient of one must not shrink the other's step.
-
-        Returns the policy's norm; the value network's where that is no number, which must stop the run as well.
-        """
-        self.accelerator.unscale_gradients()
-        limit = self.config.max_grad_norm or math.inf
-        of_value = list(self.value_network.trained_parameters().values())
-        others = {id(p) for p in of_value}
-        value_norm = float(nn.utils.clip_grad_norm_(of_value, limit))
-        norm = float(nn.utils.clip_grad_norm_([p for p in parameters if id(p) not in others], limit))
-        return norm if math.isfinite(value_norm) else value_norm
-
-    # ---- steps 3 to 6 of a rollout ----
-
-    def policy_logprobs(self, batch: Batch) -> torch.Tensor:
-        found: torch.Tensor = self.accelerator.unwrap_model(self.module).policy(*(batch[name] for name in SEQUENCES))
-        return found
-
-    def foresee(self, rollout: Rollout, rows: Sequence[int], batch: Batch) -> None:
-        """Values before each token of these responses."""
-        if rollout.values is None:
-            rollout.values = torch.zeros(rollout.logprobs.shape)
-        with self.accelerator.autocast():
-            values = self.accelerator.unwrap_model(self.module).values(*(batch[name] for name in SEQUENCES))
-        rollout.values[rows] = at_responses(values, batch["labels"], rollout.responses.shape[1]).cpu()
+    # ---- steps 4 to 6 of a rollout ----
 
     def judge(self, rollout: Rollout) -> None:
         """Rewards per token, advantages, returns; then the price of divergence for the next rollout."""
@@ -269,8 +194,6 @@ class PPOTrainer(OnPolicyTrainer):
         limit = self.config.early_stop_kl
         self.is_stopped = self.is_stopped or (limit > 0 and means["approx_kl"] > limit)
 
-    # ---- imitation beside it ----
-
     def minibatch(self, rollout: Rollout, epoch: int, index: int) -> list[Batch]:
         """As the others'; with SFT rows spread over the micro-batches, as many as the step has prompts."""
         batches = super().minibatch(rollout, epoch, index)
@@ -279,27 +202,7 @@ class PPOTrainer(OnPolicyTrainer):
         return batches
 
     def add_imitation(self, batches: list[Batch]) -> None:
-        """Give each micro-batch its share of SFT rows, scaled so that a step adds sft_weight x the mean over them.
-
-        The loop weighs micro-batch i by w_i / W. So that summed log-likelihoods come out as a mean over the step's
-        n trained SFT tokens, its share carries sft_weight · W / (w_i · n).
-        """
-        rows = len(row_lengths(self.sft_dataset))
-        per_epoch = max(1, rows // self.rows_per_step)
-        epoch, place = divmod(self.state.step, per_epoch)
-        order = epoch_order(rows, self.config.seed, epoch)[
-            place * self.rows_per_step : (place + 1) * self.rows_per_step
-        ]
-        mine = order[self.rank :: self.processes]
-        # An empty batch would drop its share: it gets none, yet takes part, as processes must sum the same figures.
-        filled = [batch for batch in batches if batch.weight]
-        dealt = {id(batch): mine[i :: len(filled)] for i, batch in enumerate(filled)}
-        shares = [collate(self.sft_dataset, dealt.get(id(batch), [])) for batch in batches]
-        weight, tokens = self.total([sum(b.weight for b in batches), sum(share.weight for share in shares)])
-        for batch, share in zip(batches, shares, strict=True):
-            scale = self.config.sft_weight * weight / (batch.weight * tokens) if share.weight else 0.0
-            found = [share["input_ids"], share["labels"], share["lengths"], torch.tensor(scale)]
-            batch.tensors |= dict(zip((*IMITATED, "sft_scale"), found, strict=True))
+        add_imitation(self, batches, self.sft_dataset, self.config.sft_weight)
 
     # ---- what is said and saved ----
 
@@ -319,15 +222,6 @@ class PPOTrainer(OnPolicyTrainer):
             f"{config.whiten_advantages}, entropy {config.entropy_coefficient:g}, early stop {config.early_stop_kl:g}, "
             f"sft {config.sft_weight:g}, scale {config.scale_rewards}"
         }
-
-    def save_weights(self, folder: Path) -> None:
-        """As the others', and the value network."""
-        super().save_weights(folder)
-        self.value_network.save_pretrained(folder)
-
-    def load_weights(self, folder: Path) -> None:
-        super().load_weights(folder)
-        self.value_network.load_weights(folder)
 
     def extra_state(self) -> dict[str, Any]:
         more = {"kl": self.kl.state_dict(), "deviation": self.deviation.state_dict()}

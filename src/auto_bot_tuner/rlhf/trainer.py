@@ -14,9 +14,8 @@ from a random head, some tenths above.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -24,10 +23,13 @@ from torch import nn
 
 from auto_bot_tuner.data import IGNORE_INDEX
 from auto_bot_tuner.evaluation.engine import evaluation_mode
+from auto_bot_tuner.rlhf.checks import check_rows_serve, remarks_on
 from auto_bot_tuner.rlhf.config import RewardModelConfig
+from auto_bot_tuner.rlhf.length_rule import mean_score, share_longer_is_better
 from auto_bot_tuner.rlhf.loss import kwise_loss, ranking_loss, regression_loss
 from auto_bot_tuner.rlhf.reward_model import RewardModel
 from auto_bot_tuner.rlhf.scoring import score_rows, up_to_the_end
+from auto_bot_tuner.rlhf.usage import usage_of
 from auto_bot_tuner.training.batching import Batch, collate_groups, in_order
 from auto_bot_tuner.training.events import Callback
 from auto_bot_tuner.training.final import save_final
@@ -36,33 +38,10 @@ from auto_bot_tuner.training.loop import Trainer
 from auto_bot_tuner.training.token_views import View, titles, views_of_groups
 from auto_bot_tuner.training.weights import load_weights
 from auto_bot_tuner.utils import saving
-from auto_bot_tuner.utils.errors import UsageError, UserError
 from auto_bot_tuner.utils.quiet import quiet_libraries
 from auto_bot_tuner.utils.score_head import HEAD
 
-LENGTH_ROWS = 5000  # at most twice as many are measured
-WILD_LOSS = 2.0  # a new head scores with deviation 1: its pairs lose 0.9 on average
 CENTRING_ROWS = 1000  # training rows whose mean score becomes the zero point: its error is then 3 % of the spread
-
-OPENING = """from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-folder = "."  # this folder, or its name on the hub
-tokenizer = AutoTokenizer.from_pretrained(folder)
-"""
-ASKING = """messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello! How are you?"}]
-text = tokenizer.apply_chat_template(messages, tokenize=False)"""
-USAGE = """## Use
-One number for a prompt and a response. Over its training rows it is {offset:.4g} on average; with auto_bot_tuner,
-`load_reward_model` subtracts that, other tools see it.
-
-```python
-{opening}
-score = model(**tokenizer(text, add_special_tokens=False, return_tensors="pt")).logits - ({offset:.6g})
-```
-`text` is the conversation in the tokenizer's chat template, up to and with the end token. One row at a time: for
-batches transformers takes every pad id at the end for padding, and here the end token may have that id too.
-
-"""
 
 
 class RewardScores(nn.Module):
@@ -175,18 +154,7 @@ class RewardModelTrainer(Trainer):
         """What is odd about an evaluation."""
         if "eval_length_accuracy" not in evaluation:
             return []
-        loss, accuracy, ruler = (evaluation[f"eval_{name}"] for name in ("loss", "accuracy", "length_accuracy"))
-        if self.state.step == 0 and loss > WILD_LOSS:
-            return [
-                f"before the first step the loss is {loss:.2f}, and guessing costs 0.69: the scores are far apart and "
-                "mostly wrong; was the reward model that this one goes on from trained on other judgements?"
-            ]
-        if self.state.step == self.total_steps and accuracy <= ruler:
-            return [
-                f"the accuracy on held-out rows, {accuracy:.0%}, is no better than that of length alone, {ruler:.0%}: "
-                "train on more rows or with a larger --learning-rate, or look for what the judges went by"
-            ]
-        return []
+        return remarks_on(evaluation, self.state.step == 0, self.state.step == self.total_steps)
 
     # ---- what is shown and saved ----
 
@@ -259,17 +227,7 @@ class RewardModelTrainer(Trainer):
     def save_final(self, folder: Path, metrics: dict[str, float]) -> None:
         """Centre the scores, then write final/."""
         self.model.offset = self.mean_raw_score()
-        name = self.model.config._name_or_path
-        opening = (
-            "from peft import PeftModel\n"
-            f"{OPENING}"
-            f"base = AutoModelForSequenceClassification.from_pretrained({name!r}, num_labels=1)\n"
-            "model = PeftModel.from_pretrained(base, folder)"
-            if self.is_adapted and saving.base_is_on_hub(self.model.model)
-            else f"{OPENING}model = AutoModelForSequenceClassification.from_pretrained(folder)"
-        )
-        usage = USAGE.format(opening=f"{opening}\n{ASKING}", offset=self.model.offset)
-        save_final(self, folder, metrics, self.model.model, usage)
+        save_final(self, folder, metrics, self.model.model, usage_of(self.model, self.is_adapted))
 
     @torch.no_grad()
     def mean_raw_score(self) -> float:
@@ -284,63 +242,3 @@ class RewardModelTrainer(Trainer):
             scores = self.scores(batch["input_ids"], batch["lengths"], batch["shared"])
             total += sum(scores[batch["group"] == group].mean().item() for group in range(len(places)))
         return total / len(sample)
-
-
-def check_rows_serve(config: RewardModelConfig, dataset: Any, eval_dataset: Any = None) -> None:
-    """
-    Raises:
-        UsageError: the rows lack what the objective compares.
-    """
-    if config.sample_prompts:
-        raise UsageError("a reward model writes no answers: leave sample_prompts out")
-    if config.use_margin and config.objective != "pairs":
-        raise UsageError(f"use_margin is for pairs; {config.objective} say by themselves how far apart responses are")
-    if config.objective == "scores" and (config.centering or config.label_smoothing):
-        ignored = "centering" if config.centering else "label_smoothing"
-        raise UsageError(f"{ignored} is for pairs and rankings; scores have a zero point and no order: leave it out")
-    if not len(dataset):
-        raise UserError("the training set is empty: check --dataset, --split and --max-samples")
-    group = dataset.group(0)
-    if config.objective == "pairs" and len(group.input_ids) != 2:
-        raise UsageError(
-            f"objective pairs compares two responses and these rows have {len(group.input_ids)}: "
-            "make the data set with the kind pairs, or choose the objective rankings or scores"
-        )
-    if config.use_margin or config.objective == "scores":
-        wish = "use_margin" if config.use_margin else "objective scores"
-        for rows in [dataset] if eval_dataset is None else [dataset, eval_dataset]:
-            # nan is not itself
-            lacking = sum(any(score != score for score in rows.group(i).scores) for i in range(len(rows)))
-            if lacking:
-                raise UsageError(
-                    f"{wish} needs a number for each response, and {lacking:,} of {len(rows):,} rows have none: "
-                    "give rows with scores"
-                )
-
-
-def mean_score(dataset: Any) -> float:
-    """What people gave on average; each prompt weighs once."""
-    return fmean(fmean(dataset.group(row).scores) for row in range(len(dataset)))
-
-
-def share_longer_is_better(dataset: Any) -> float:
-    """How often the longer response of a pair is the better one, of rows spread over the data; each prompt weighs once.
-
-    The rule to beat: people, and models that judge, lean to length (Singhal et al. 2023, 2310.03716).
-    """
-    shares = []
-    for row in range(0, len(dataset), max(1, len(dataset) // LENGTH_ROWS)):
-        group = dataset.group(row)
-        lengths = [len(ids) for ids in group.input_ids]
-        wins = [
-            (lengths[i] > lengths[j]) + 0.5 * (lengths[i] == lengths[j])  # a tie is half right
-            for i, j in judged_pairs(group.scores)
-        ]
-        shares += [fmean(wins)] if wins else []
-    return fmean(shares) if shares else 0.5
-
-
-def judged_pairs(scores: Sequence[float]) -> Iterator[tuple[int, int]]:
-    """(better, worse) of responses that stand best first; equal numbers say nothing."""
-    for i in range(len(scores)):
-        yield from ((i, j) for j in range(i + 1, len(scores)) if scores[i] != scores[j])
