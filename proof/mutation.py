@@ -1,10 +1,12 @@
 """Are the tests any good? Break the code in every small way, and count how often no test notices.
 
-    python -m proof.mutation [FILE …]     the files of TESTS; long: about half an hour in all
+    python -m proof.mutation [--survivors] [FILE …]     the files of TESTS; long: about half an hour in all
 
-Of each file: every mutant that mutmut's operators make in its functions (`mutation_mutants.py`), and for each whether the
-tests named here fail on it (`mutation_runner.py`), in a copy of the repository. Writes `mutation.json`. A survivor is
-a missing test, or an edit that changes nothing that anybody could see; `mutation_survivors.yaml` says why, one by one.
+Of each file: every mutant that mutmut's operators make in its functions (`mutation_mutants.py`), and for each whether
+the tests named here fail on it (`mutation_runner.py`), in a copy of the repository. Writes `mutation.json`. A survivor
+is a missing test, or an edit that changes nothing that anybody could see; `mutation_survivors.yaml` says why, one by
+one. With `--survivors` only those of the last run are tried again, after tests were added: a file that has changed
+since is run whole.
 
 Exit code 1 where a file is below 90 % or a survivor is without a reason.
 """
@@ -29,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "proof" / "mutation.json"
 REASONS = ROOT / "proof" / "mutation_survivors.yaml"
 LEAST = 0.9  # of the mutants of each file are to be killed
+PATIENCE = 4  # seconds of the processor, and as many times what the tests take without a mutant: more is endless
 PACKAGE = "src/auto_bot_tuner"
 # The files whose rules nothing else would notice to be broken, and the tests that are about each.
 TESTS = {
@@ -51,14 +54,16 @@ Reasons = dict[tuple[str, str, str, str], str]  # (file, function, before, after
 
 
 def main(arguments: Sequence[str]) -> int:
-    files = [str(Path(name)) for name in arguments] or list(FILES)
+    again = "--survivors" in arguments
+    files = [str(Path(name)) for name in arguments if name != "--survivors"] or list(FILES)
     if unknown := [name for name in files if name not in FILES]:
         print(f"error: {unknown[0]} has no tests named for it; the files are: {', '.join(FILES)}", file=sys.stderr)
         return 2
     reasons = read_reasons(REASONS)
     with copy_of(ROOT) as scratch:
         for name in files:
-            entry, survivors = mutate(scratch, name, FILES[name], reasons)
+            last = outcomes_of(RECORD, name) if again else {}
+            entry, survivors = mutate(scratch, name, FILES[name], reasons, last)
             write_record(RECORD, entry, survivors)
             unexplained = sum(not survivor["why"] for survivor in survivors)
             print(
@@ -70,26 +75,41 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if low or open_ones else 0
 
 
-def mutate(scratch: Path, file: str, tests: list[str], reasons: Reasons) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The record's entry of one file, and its survivors."""
+def mutate(
+    scratch: Path, file: str, tests: list[str], reasons: Reasons, last: dict[str, Any]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The record's entry of one file, and its survivors. `last`: see `outcomes_of`; empty to run all."""
     from proof.mutation_mutants import mutants_of
 
     source = (scratch / file).read_text()
+    sha256 = hashlib.sha256(source.encode()).hexdigest()
     mutants = mutants_of(file, source)
-    print(f"{file}: {len(mutants)} mutants", flush=True)
-    outcomes = list(run(scratch, file, tests, [mutant._asdict() for mutant in mutants]))
+    is_same = last.get("sha256") == sha256 and last["mutants"] == len(mutants)
+    tried = [m for m in mutants if not is_same or (m.function, m.line, m.before, m.after) in last["survivors"]]
+    print(f"{file}: {len(tried)} of {len(mutants)} mutants", flush=True)
+    outcomes = list(run(scratch, file, tests, [mutant._asdict() for mutant in tried]))
     survivors = [
         {"file": file, "line": m.line, "function": m.function, "before": m.before, "after": m.after}
         | {"why": reasons.get((file, m.function, m.before, m.after), "")}
-        for m, outcome in zip(mutants, outcomes, strict=True)
+        for m, outcome in zip(tried, outcomes, strict=True)
         if outcome == "survived"
     ]
-    counts = {outcome: outcomes.count(outcome) for outcome in ("killed", "timeout", "survived")}
-    entry = {"file": file, "sha256": hashlib.sha256(source.encode()).hexdigest(), "made": now(), "tests": tests}
-    return {**entry, "mutants": len(mutants), **counts}, survivors
+    timeout = outcomes.count("timeout") + (last["timeout"] if is_same else 0)
+    return {
+        "file": file,
+        "sha256": sha256,
+        "made": now(),
+        "tests": tests,
+        "mutants": len(mutants),
+        "killed": len(mutants) - timeout - len(survivors),
+        "timeout": timeout,
+        "survived": len(survivors),
+    }, survivors
 
 
-def run(scratch: Path, file: str, tests: list[str], mutants: list[dict[str, Any]]) -> Iterator[str]:
+def run(
+    scratch: Path, file: str, tests: list[str], mutants: list[dict[str, Any]], patience: int = PATIENCE
+) -> Iterator[str]:
     """The outcome of each mutant, as the runner's process tells them.
 
     Raises:
@@ -98,10 +118,10 @@ def run(scratch: Path, file: str, tests: list[str], mutants: list[dict[str, Any]
     read, write = os.pipe()
     folder = Path(tempfile.mkdtemp(dir=scratch))
     module = file.removeprefix("src/").removesuffix(".py").replace("/", ".")
-    task = {"file": file, "module": module, "tests": tests, "mutants": mutants, "scratch": str(folder)}
-    (folder / "task.json").write_text(json.dumps({**task, "report_to": write}))
+    task = {"file": file, "module": module, "tests": tests, "mutants": mutants, "patience": patience}
+    (folder / "task.json").write_text(json.dumps({**task, "scratch": str(folder), "report_to": write}))
     environment = os.environ | {
-        "PYTHONPATH": f"{scratch / 'src'}:{scratch}",
+        "PYTHONPATH": f"{scratch / 'src'}:{scratch}:{ROOT}",
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "CUDA_VISIBLE_DEVICES": "",
@@ -147,6 +167,16 @@ def copy_of(root: Path) -> Iterator[Path]:
 
 
 # ---- the record ----
+
+
+def outcomes_of(path: Path, file: str) -> dict[str, Any]:
+    """What the record says of a file: its hash, how many mutants and timeouts, and the survivors; empty if nothing."""
+    record = json.loads(path.read_text()) if path.exists() else {"files": [], "survivors": []}
+    entry = next((entry for entry in record["files"] if entry["file"] == file), None)
+    if entry is None:
+        return {}
+    of_file = [s for s in record["survivors"] if s["file"] == file]
+    return entry | {"survivors": {(s["function"], s["line"], s["before"], s["after"]) for s in of_file}}
 
 
 def read_reasons(path: Path) -> Reasons:

@@ -9,7 +9,7 @@ running them could not reach those; ours can (`mutation_runner.py`), so decorato
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import libcst as cst
@@ -33,16 +33,26 @@ def mutants_of(path: str, source: str) -> list[Mutant]:
     """
     bare = cst.parse_module(source).visit(WithoutDecorators()).code
     module, mutations, _, _ = create_mutations(path, bare)
-    names = dict(named_functions(module.body))
+    names: dict[cst.CSTNode, tuple[str, cst.CSTNode]] = {}  # function → its name, and the statement of the module
+    texts: dict[cst.CSTNode, tuple[int, str]] = {}  # statement → where its text begins, and the text
+    end = 0
+    for statement in module.body:
+        names |= {function: (name, statement) for function, name in named_functions([statement])}
+        text = module.code_for_node(statement)
+        texts[statement] = bare.index(text, end), text
+        end = texts[statement][0] + len(text)
     mutants: dict[str, Mutant] = {}
     for mutation in mutations:
-        name = names.get(mutation.contained_by_top_level_function)  # type: ignore[arg-type]  # None: not in a function
-        if name is None:
+        if (of := mutation.contained_by_top_level_function) not in names:
             continue
-        changed = module.deep_replace(mutation.original_node, mutation.mutated_node)
-        assert isinstance(changed, cst.Module)
-        if changed.code not in (bare, *mutants) and compiles(changed.code):
-            mutants[changed.code] = Mutant(name, *difference(bare, changed.code), changed.code)
+        name, statement = names[of]
+        start, before = texts[statement]
+        changed = statement.deep_replace(mutation.original_node, mutation.mutated_node)
+        after = module.code_for_node(changed)
+        whole = bare[:start] + after + bare[start + len(before) :]
+        if whole not in mutants and whole != bare and compiles(after):
+            line, removed, added = difference(before, after)
+            mutants[whole] = Mutant(name, bare[:start].count("\n") + line, removed, added, whole)
     return list(mutants.values())
 
 
@@ -54,9 +64,9 @@ class WithoutDecorators(cst.CSTTransformer):
         return updated_node.with_changes(decorators=[], leading_lines=[*updated_node.leading_lines, *empty])
 
 
-def named_functions(body: object, prefix: str = "") -> Iterator[tuple[cst.CSTNode, str]]:
+def named_functions(body: Sequence[cst.CSTNode], prefix: str = "") -> Iterator[tuple[cst.CSTNode, str]]:
     """The functions of a module and the methods of its classes, with their qualified names."""
-    for node in body:  # type: ignore[attr-defined]
+    for node in body:
         if isinstance(node, cst.FunctionDef):
             yield node, prefix + node.name.value
         elif isinstance(node, cst.ClassDef):

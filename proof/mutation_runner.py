@@ -12,8 +12,6 @@ The fork's limit is processor time, not time on the clock: what else the machine
 
 from __future__ import annotations
 
-import __future__
-
 import ast
 import gc
 import importlib
@@ -66,7 +64,7 @@ class Runner:
         for mutant in self.task["mutants"]:
             reached = {test for line in statement_lines(tree, mutant) for test in lines.get(line, ())}
             items = sorted((i for i in session.items if i.nodeid in reached), key=lambda item: seconds[item.nodeid])
-            limit = 10 + 10 * sum(seconds[item.nodeid] for item in items)
+            limit = self.task["patience"] * (1 + sum(seconds[item.nodeid] for item in items))
             self.tell({"outcome": self.outcome(mutant, items, int(limit))})
         return True
 
@@ -93,6 +91,7 @@ class Runner:
     def outcome(self, mutant: dict[str, Any], items: list[pytest.Item], limit: int) -> str:
         """killed, survived or timeout."""
         if (child := os.fork()) == 0:
+            gc.disable()
             resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
             space = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MEMORY
             resource.setrlimit(resource.RLIMIT_AS, (space, space))
@@ -142,7 +141,7 @@ def replace_code(module: ModuleType, qualified_name: str, source: str) -> None:
     for class_name in reversed(classes):
         shell = ast.ClassDef(name=class_name, bases=[], keywords=[], body=[shell], decorator_list=[])
     tree = ast.fix_missing_locations(ast.Module([shell], type_ignores=[]))
-    flags = __future__.annotations.compiler_flag
+    flags = annotations.compiler_flag  # as in our files: what is annotated is not evaluated
     made: Any = {}
     exec(compile(tree, module.__file__ or "mutant", "exec", flags=flags, dont_inherit=True), vars(module), made)
     for part in (*classes, name):
@@ -159,10 +158,8 @@ def bare_function(found: Any) -> FunctionType:
 
 
 def main(task_file: str) -> None:
-    import torch
     from hypothesis import settings
 
-    torch.set_num_threads(1)
     settings.register_profile("mutation", derandomize=True, database=None, deadline=None)
     settings.load_profile("mutation")
     task = json.loads(Path(task_file).read_text())
@@ -173,7 +170,8 @@ def main(task_file: str) -> None:
 
     started = time.perf_counter()
     arguments = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:timeout", "--basetemp", f"{task['scratch']}/tmp"]
-    pytest.main([*arguments, *task["tests"]], plugins=[Runner(task, tell)])
+    short = ["--assert=plain", "--tb=line"]  # that a test fails is asked thousands of times, and never what it says
+    pytest.main([*arguments, *short, *task["tests"]], plugins=[Runner(task, tell)])
     tell({"seconds": time.perf_counter() - started})
 
 

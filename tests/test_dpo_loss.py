@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from decimal import Decimal, localcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +14,8 @@ import trl
 from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
 
-from auto_bot_tuner.dpo import dpo_loss, kto_loss
-from auto_bot_tuner.dpo.loss import initial_loss
+from auto_bot_tuner.dpo import DPOConfig, dpo_loss, kto_loss
+from auto_bot_tuner.dpo.loss import initial_loss, log1mexp
 
 PAIRED = ["sigmoid", "conservative", "robust", "ipo", "hinge", "simpo", "orpo"]
 WITH_REFERENCE = PAIRED[:5]
@@ -379,12 +380,39 @@ def test_orpo_bears_an_answer_of_probability_one() -> None:
 
 def test_what_is_missing_is_said() -> None:
     sums, lengths = summed()
-    with pytest.raises(ValueError, match="none of sigmoid"):
+    with pytest.raises(ValueError, match=f"none of {', '.join([*PAIRED, 'kto'])} "):
         dpo_loss(*sums, 0.1, "dpo")
     with pytest.raises(ValueError, match="kto_loss"):
         dpo_loss(*sums, 0.1, "kto")
-    with pytest.raises(ValueError, match="compares with a reference"):
-        dpo_loss(*sums[:2], None, None, 0.1, "ipo", **lengths)
+    for references in ((None, None), (sums[2], None), (None, sums[3])):  # half a reference is none
+        with pytest.raises(ValueError, match="ipo compares with a reference"):
+            dpo_loss(*sums[:2], *references, 0.1, "ipo", **lengths)
     for loss_type in ("ipo", "simpo", "orpo"):
-        with pytest.raises(ValueError, match="lengths"):
+        with pytest.raises(ValueError, match="^per-token means need .*lengths, the number of tokens summed$"):
             dpo_loss(*sums, 0.1, loss_type)
+
+
+def test_what_is_not_given_is_as_the_settings_have_it() -> None:
+    sums, lengths = summed()
+    config = DPOConfig()
+    noisy = {"label_smoothing": config.label_smoothing}
+    assert torch.equal(dpo_loss(*sums)[0], dpo_loss(*sums, config.beta, "sigmoid", **noisy)[0])
+    assert torch.equal(dpo_loss(*sums, 0.2, "robust")[0], dpo_loss(*sums, 0.2, "robust", **noisy)[0])
+    simpo = dpo_loss(*sums, 2.0, "simpo", simpo_gamma=config.simpo_gamma, **lengths)[0]
+    assert torch.equal(dpo_loss(*sums, 2.0, "simpo", **lengths)[0], simpo)
+    answers = sums[0], sums[2], torch.arange(B) < 3, torch.tensor(0.3)
+    assert torch.equal(kto_loss(*answers)[0], kto_loss(*answers, config.beta)[0])
+
+
+def test_log1mexp_keeps_its_digits_from_one_end_to_the_other() -> None:
+    """log(1 - e^x) in float32 against 200 digits."""
+    numbers = [-1e-7, -3e-4, -0.1, -0.5, -0.69314, -0.6932, -0.9, -1.2, -4.0, -20.0, -80.0]
+    x = torch.tensor(numbers, requires_grad=True)
+    found = log1mexp(x)
+    with localcontext() as context:
+        context.prec = 200
+        exact = [(1 - Decimal(value).exp()).ln() for value in x.tolist()]
+        slopes = [-Decimal(value).exp() / (1 - Decimal(value).exp()) for value in x.tolist()]
+    assert found.tolist() == pytest.approx([float(value) for value in exact], rel=5e-7, abs=0)
+    found.sum().backward()
+    assert x.grad.tolist() == pytest.approx([float(slope) for slope in slopes], rel=2e-6, abs=0)

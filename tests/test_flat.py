@@ -269,7 +269,7 @@ class Trunk(nn.Module):
         self.seen_training.append(self.training)
         if bundles is None:
             values = input_ids.double().cumsum(1)
-            places = torch.arange(input_ids.shape[1]).double().expand_as(values)
+            places = torch.arange(input_ids.shape[1], device=values.device).double().expand_as(values)
             return SimpleNamespace(last_hidden_state=torch.stack([values, places], dim=-1))
         if self.leak == "refuses":
             raise TypeError("unexpected keyword argument 'position_ids'")
@@ -342,3 +342,27 @@ def test_the_probe_s_rows_share_what_they_say_and_change_where_they_say() -> Non
     assert torch.equal(probe_states(Trunk(), True, 100, (0, 0)), probe_states(Trunk(), False, 100, (0, 0)))
     ids = torch.tensor(rows((5, 5), vocabulary=7)[0]).diff()
     assert ids.max() < 7  # a small vocabulary has words for it too
+
+
+def test_tensors_are_born_where_the_rows_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    trunk, lengths, shared = Trunk(), torch.tensor([3, 4]), torch.tensor([0, 2])
+    input_ids = torch.tensor([[1, 2, 3, 0], [1, 2, 4, 5]])
+    wanted, positions = real_tokens(input_ids, lengths), torch.arange(4).expand(2, -1)
+    q, k, v = (torch.randn(1, 2, 5, 4) for _ in range(3))
+    monkeypatch.setattr(flat, "PAIRS_OF_A_CALL", -(10**6))
+    module = SimpleNamespace(is_causal=True, num_key_value_groups=1)
+
+    def everything() -> list[torch.Tensor]:
+        return [
+            real_tokens(input_ids, lengths),
+            flat_places(lengths, shared, positions),
+            hidden_states_at(trunk, True, input_ids, lengths, wanted, shared),
+            hidden_states_at(trunk, True, input_ids, lengths, wanted),
+            probe_states(trunk, True, 100, (0, 0)),
+            per_sequence_attention(module, q, k, v, None, bundles_of([3, 2], [0, 2]))[0],
+        ]
+
+    expected = everything()
+    with torch.device("meta"):  # what names no device would be there
+        found = everything()
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

@@ -132,4 +132,7 @@ def test_there_and_back_each_number_is_at_its_token(rows: list[int]) -> None:
 
 def test_what_is_wider_than_the_responses_stays_zero() -> None:
     labels = torch.tensor([[-100, 4, 5], [-100, -100, 6]])
-    assert at_responses(torch.tensor([[9.0, 1, 2], [9, 9, 3]]), labels, 4).tolist() == [[1, 2, 0, 0], [3, 0, 0, 0]]
+    per_token = torch.tensor([[9.0, 1, 2], [9, 9, 3]])
+    assert at_responses(per_token, labels, 4).tolist() == [[1, 2, 0, 0], [3, 0, 0, 0]]
+    with torch.device("meta"):  # what names no device would be there: tensors are born where the numbers are
+        assert at_responses(per_token, labels, 2).tolist() == [[1, 2], [3, 0]]

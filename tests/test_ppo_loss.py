@@ -294,6 +294,26 @@ def test_micro_batches_weighed_by_their_tokens_make_the_whole_batchs_loss(loss_o
         assert mean == pytest.approx(metrics[name], abs=1e-6), name
 
 
+def test_tensors_are_born_where_the_rewards_are() -> None:
+    first, second, third = random_rows(3)
+    mask, scores = mask_of(LENGTHS), torch.ones(len(LENGTHS))
+
+    def everything() -> list[torch.Tensor]:
+        return [
+            token_rewards(scores, first, second, mask, 0.1),
+            *compute_gae(first, second, 1.0, 0.95, mask),
+            whiten(first, mask),
+            explained_variance(first, second, mask),
+            policy_loss(first, second, third, mask)[0],
+            value_loss(first, second, third, mask)[0],
+        ]
+
+    expected = everything()
+    with torch.device("meta"):  # what names no device would be there
+        found = everything()
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 # ---- the price of divergence ----
 
 

@@ -108,7 +108,9 @@ def test_regression_by_hand() -> None:
     rewards, scores = torch.tensor([1.0, 2.0, -1.0], requires_grad=True), torch.tensor([0.0, 4.0, -1.0])
     loss, metrics = regression_loss(rewards, scores)
     assert loss.item() == pytest.approx((1 + 4 + 0) / 3)
+    assert metrics["loss"] == loss.item()
     assert metrics["absolute_error"] == pytest.approx(1.0)
+    assert metrics["mean_reward"] == pytest.approx((1 + 2 - 1) / 3)
     assert metrics["score_variance"] == pytest.approx((0 + 16 + 1) / 3)
     loss.backward()
     assert rewards.grad.tolist() == pytest.approx([2 / 3, -4 / 3, 0.0])
@@ -119,3 +121,13 @@ def test_regression_by_hand() -> None:
 def test_bfloat16_scores_are_compared_in_float32() -> None:
     chosen, rejected = torch.tensor([100.0]).bfloat16(), torch.tensor([99.5]).bfloat16()
     assert ranking_loss(chosen, rejected)[0].dtype == torch.float32
+    chosen, rejected = torch.tensor([3.0, -1.0, 0.5]), torch.tensor([1.0, 2.0, 0.25])  # bfloat16 holds these, not 1/3
+    assert ranking_loss(chosen.bfloat16(), rejected.bfloat16()) == ranking_loss(chosen, rejected)
+
+
+def test_tensors_are_born_where_the_scores_are() -> None:
+    rewards, group, scores = torch.tensor([2.0, 1.0, 0.0]), torch.tensor([0, 0, 0]), torch.tensor([3.0, 1.0, 1.0])
+    expected = kwise_loss(rewards, group, scores), regression_loss(rewards, scores), ranking_loss(rewards, scores)
+    with torch.device("meta"):  # what names no device would be there
+        found = kwise_loss(rewards, group, scores), regression_loss(rewards, scores), ranking_loss(rewards, scores)
+    assert found == expected

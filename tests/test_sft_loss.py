@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from auto_bot_tuner.sft import sft_loss
+from auto_bot_tuner.sft.loss import perplexity
 from auto_bot_tuner.training import logprobs
 from auto_bot_tuner.training.logprobs import CausalNLL, SummedNLL, gather_logprobs
 
@@ -97,8 +98,13 @@ def test_prompt_labels_do_not_matter_and_trained_labels_do() -> None:
 
 
 def test_a_batch_with_nothing_to_learn_is_refused() -> None:
-    with pytest.raises(ValueError, match="no trained token"):
+    with pytest.raises(ValueError, match="^no trained token: .* nothing to learn from this batch$"):
         sft_loss(torch.zeros(1, 4, 5), torch.full((1, 4), -100))
+
+
+def test_perplexity_is_a_number_as_long_as_a_float_can_hold_it() -> None:
+    assert perplexity(math.log(2)) == pytest.approx(2)
+    assert perplexity(699.5) == math.exp(699.5) and perplexity(1000.0) == math.inf
 
 
 def test_half_precision_logits_are_summed_in_float32() -> None:
