@@ -307,11 +307,6 @@ class Trainer(Schedule):
 
     # ---- what is trained ----
 
-    @property
-    def is_adapted(self) -> bool:
-        """Whether an adapter is trained, on frozen weights."""
-        return saving.is_adapted(self.model)
-
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 

@@ -124,7 +124,7 @@ def build_reference(kind: str, policy: Any, given: nn.Module | None, temperature
             frozen = create_reference_model(policy) if given is None else given.requires_grad_(False).eval()
             reference = Reference(frozen, temperature=temperature)
             if sharding.of(policy) is not None:
-                sharding.shard(frozen.to(next(policy.parameters()).device), causal_model(frozen))
+                sharding.shard(frozen.to(next(policy.parameters()).device), causal_model(frozen), beside=policy)
             return reference
 
 
@@ -142,7 +142,8 @@ def add_frozen_adapter(policy: Any) -> None:
     trained = policy.active_adapter
     if REFERENCE_ADAPTER in policy.peft_config:  # of an earlier trainer of this policy, which started elsewhere
         policy.delete_adapter(REFERENCE_ADAPTER)
-    weights = get_peft_model_state_dict(policy, adapter_name=trained, save_embedding_layers=False)
+    with sharding.gathered(policy):  # the second one is small, and stays whole
+        weights = get_peft_model_state_dict(sharding.plain(policy), adapter_name=trained, save_embedding_layers=False)
     policy.add_adapter(REFERENCE_ADAPTER, copy.deepcopy(policy.peft_config[trained]))
     set_peft_model_state_dict(policy, weights, adapter_name=REFERENCE_ADAPTER)
     with with_adapter(policy, REFERENCE_ADAPTER):

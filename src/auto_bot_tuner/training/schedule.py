@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from auto_bot_tuner.training.config import TrainingConfig
 from auto_bot_tuner.training.processes import Processes
+from auto_bot_tuner.utils import saving
 
 if TYPE_CHECKING:
     from auto_bot_tuner.training.state import TrainingState
@@ -18,7 +19,11 @@ class Schedule(Processes):
     config: TrainingConfig
     state: TrainingState
     lengths: list[int]
-    is_adapted: bool
+
+    @property
+    def is_adapted(self) -> bool:
+        """Whether an adapter is trained, on frozen weights."""
+        return saving.is_adapted(self.model)
 
     @property
     def rows_per_step(self) -> int:

@@ -19,7 +19,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -40,7 +40,18 @@ class Shards:
     layers: list[Any]
     keeps_layers: bool  # from the forward pass until the backward pass: less traffic, more memory (ZeRO stage 2)
     skeletons: WeakKeyDictionary[nn.Module, nn.Module]  # of each module in and around it: a copy without weights
+    companions: list[Shards] = field(default_factory=list)  # a reference that is asked wherever this model is
     depth: int = 0  # how many blocks of `gathered` are open
+
+    @property
+    def parts(self) -> list[Any]:
+        return [self.root, *self.layers]
+
+    def let_go(self) -> None:
+        """Keep this process's shards alone, unless a block of `gathered` is open."""
+        if self.depth == 0:
+            for module in self.parts:
+                module.reshard()
 
 
 OF_MODULE: WeakKeyDictionary[nn.Module, Shards] = WeakKeyDictionary()
@@ -82,11 +93,12 @@ def check_settings(precision: str, compiles: bool) -> None:
 # ---- cutting ----
 
 
-def shard(model: nn.Module, root: Any) -> None:
+def shard(model: nn.Module, root: Any, beside: nn.Module | None = None) -> None:
     """Cut the weights of `model` up between all processes, in place; each must hold all of them before.
 
     Args:
         root: the transformers model inside of `model`, or itself.
+        beside: a sharded model with which this one is gathered.
 
     Raises:
         UserError: 4-bit weights cannot be cut.
@@ -102,6 +114,8 @@ def shard(model: nn.Module, root: Any) -> None:
     shards = Shards(root, layers, keeps_layers, WeakKeyDictionary(dict(skeletons)))
     for module in model.modules():
         OF_MODULE[module] = shards
+    if beside is not None and (first := of(beside)) is not None:
+        first.companions.append(shards)
     for layer in layers:
         fully_shard(layer, reshard_after_forward=not keeps_layers)
     fully_shard(root)
@@ -140,7 +154,7 @@ def through_root(method: Method) -> Method:
             return method(self, *args, **kwargs)
         result = shards.root.compute(method, self, *args, **kwargs)
         if not torch.is_grad_enabled():
-            let_go(shards)  # no backward pass will
+            shards.let_go()  # no backward pass will
         return result
 
     return cast(Method, compute)
@@ -152,31 +166,24 @@ def gathered(model: nn.Module) -> Iterator[None]:
 
     Takes the memory of the whole model. Blocks may be nested: the outermost gathers.
     """
-    shards = of(model)
-    if shards is None:
-        yield
-        return
-    shards.depth += 1
-    if shards.depth == 1:
-        for module in (shards.root, *shards.layers):
-            module.unshard()
-            module.set_reshard_after_forward(False, recurse=False)
+    first = of(model)
+    together = [] if first is None else [first, *first.companions]
+    for shards in together:
+        shards.depth += 1
+        if shards.depth == 1:
+            for module in shards.parts:
+                module.unshard()
+                module.set_reshard_after_forward(False, recurse=False)
     try:
         yield
     finally:
-        shards.depth -= 1
-        if shards.depth == 0:
-            shards.root.set_reshard_after_forward(True, recurse=False)
-            for layer in shards.layers:
-                layer.set_reshard_after_forward(not shards.keeps_layers, recurse=False)
-        let_go(shards)
-
-
-def let_go(shards: Shards) -> None:
-    """Keep this process's shards alone, unless a block of `gathered` is open."""
-    if shards.depth == 0:
-        for module in (shards.root, *shards.layers):
-            module.reshard()
+        for shards in together:
+            shards.depth -= 1
+            if shards.depth == 0:
+                shards.root.set_reshard_after_forward(True, recurse=False)
+                for layer in shards.layers:
+                    layer.set_reshard_after_forward(not shards.keeps_layers, recurse=False)
+            shards.let_go()
 
 
 # ---- whole weights ----
