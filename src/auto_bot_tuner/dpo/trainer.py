@@ -21,8 +21,9 @@ from torch import nn
 from auto_bot_tuner.data import IGNORE_INDEX
 from auto_bot_tuner.dpo import checks
 from auto_bot_tuner.dpo.config import READ_BY, WITHOUT_REFERENCE, DPOConfig
-from auto_bot_tuner.dpo.loss import dpo_loss, kto_loss
+from auto_bot_tuner.dpo.loss import dpo_loss
 from auto_bot_tuner.dpo.mismatched import drift
+from auto_bot_tuner.dpo.single_answers import Values, loss_of_answers, means_of_kinds
 from auto_bot_tuner.dpo.stored_logprobs import StoredLogprobs, precomputed
 from auto_bot_tuner.evaluation.engine import evaluation_mode
 from auto_bot_tuner.training.batching import Batch, collate_groups, cut_by_tokens, share_between
@@ -149,23 +150,25 @@ class DPOTrainer(Trainer):
         reference = None if self.reference is None else self.reference_logprobs(batch)  # (S, T)
         policy = self.module(*(batch[name] for name in ("input_ids", "labels", "lengths", "shared")))  # (S, T)
         trained_tokens = (batch["labels"] != IGNORE_INDEX).sum(dim=1)  # (S,)
-        extra: Metrics = {}
-        if reference is not None:
-            extra["kl"] = kl_estimate(policy.detach(), reference)
+        extra = {} if reference is None else {"kl": kl_estimate(policy.detach(), reference)}
         if self.config.loss == "kto":
             assert reference is not None
-            loss, metrics = self.loss_of_answers(policy.sum(dim=1), reference.sum(dim=1), batch)
+            is_good = batch["scores"] > 0.5
+            sums = policy.sum(dim=1), reference.sum(dim=1)
+            loss, metrics = loss_of_answers(*sums, is_good, self.reference_point, self.config)
         else:
             loss, metrics = self.loss_of_pairs(policy.sum(dim=1), reference, trained_tokens)
         if reference is not None and self.state.step == 0 and self.starts_equal and batch.weight:
             apart = ((policy.detach() - reference).sum(dim=1) / trained_tokens).abs().max()
             preference_loss = metrics["loss"] - self.config.sft_weight * metrics.get("sft_loss", 0.0)
-            checks.check_start(self, apart.item(), preference_loss)
-        return loss, {**{name: loss.new_tensor(value) for name, value in metrics.items() if name != "loss"}, **extra}
+            checks.check_start(self, apart.item(), float(preference_loss))
+        del metrics["loss"]
+        # What is a tensor stays one until the step's end: fetching it here would wait for the device.
+        return loss, {name: torch.as_tensor(value, device=loss.device) for name, value in metrics.items()} | extra
 
     def loss_of_pairs(
         self, policy: torch.Tensor, reference: torch.Tensor | None, lengths: torch.Tensor
-    ) -> tuple[torch.Tensor, dict[str, float]]:
+    ) -> tuple[torch.Tensor, Values]:
         """policy (S,), reference (S, T), lengths (S,) -> the loss; even sequences are chosen, odd ones rejected."""
         config = self.config
         chosen, rejected = policy[0::2], policy[1::2]  # (B,), (B,)
@@ -182,44 +185,15 @@ class DPOTrainer(Trainer):
             chosen_lengths=lengths[0::2],
             rejected_lengths=lengths[1::2],
         )
-        more = {"chosen_logprobs": chosen.mean(), "rejected_logprobs": rejected.mean()}
+        more: Values = {"chosen_logprobs": chosen.detach().mean(), "rejected_logprobs": rejected.detach().mean()}
         if config.sft_weight or config.loss == "orpo":
-            more["sft_loss"] = -(chosen / lengths[0::2]).mean()
-        return loss, metrics | {name: value.item() for name, value in more.items()}
-
-    def loss_of_answers(
-        self, policy: torch.Tensor, reference: torch.Tensor, batch: Batch
-    ) -> tuple[torch.Tensor, dict[str, float]]:
-        """KTO of single answers (S,). Means over the good or the bad leave as shares of all: `describe` divides."""
-        is_good = batch["scores"] > 0.5
-        config = self.config
-        loss, metrics = kto_loss(
-            policy,
-            reference,
-            is_good,
-            self.reference_point,
-            config.beta,
-            desirable_weight=config.desirable_weight,
-            undesirable_weight=config.undesirable_weight,
-        )
-        metrics["chosen_rewards"] *= metrics["desirable"]
-        metrics["rejected_rewards"] *= 1 - metrics["desirable"]
-        metrics["chosen_logprobs"] = (policy * is_good).mean().item()
-        metrics["rejected_logprobs"] = (policy * ~is_good).mean().item()
-        return loss, {**metrics, "reference_point": self.reference_point.clamp(min=0).item()}
+            more["sft_loss"] = -(chosen.detach() / lengths[0::2]).mean()
+        return loss, {**metrics, **more}
 
     def describe(self, means: dict[str, float]) -> dict[str, float]:
         """Rows are pairs here, not tokens; KTO's sides are means over the good and over the bad answers."""
         means = {{"num_tokens": "num_rows"}.get(name, name): value for name, value in means.items()}
-        if self.config.loss == "kto":
-            good = means.pop("desirable")
-            for side, share in (("chosen", good), ("rejected", 1 - good)):
-                for name in (f"{side}_rewards", f"{side}_logprobs"):
-                    means[name] = means[name] / share if share else 0.0
-            means["reward_margin"] = means["chosen_rewards"] - means["rejected_rewards"]
-            absent = ("rejected" if good == 1 else "chosen", "reward_margin") if good in (0, 1) else ()
-            means = {name: value for name, value in means.items() if not name.startswith(absent)}
-        return means
+        return means_of_kinds(means) if self.config.loss == "kto" else means
 
     # ---- KTO's reference point ----
 

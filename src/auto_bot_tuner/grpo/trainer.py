@@ -156,8 +156,11 @@ class GRPOTrainer(OnPolicyTrainer):
             kl_kind=config.kl_kind,
             max_new_tokens=config.max_new_tokens,
         )
-        metrics["entropy"] = float((entropies.detach() * mask).sum() / mask.sum().clamp(min=1))
-        return loss, {name: loss.new_tensor(value) for name, value in metrics.items() if name != "loss"}
+        entropy = (entropies.detach() * mask).sum() / mask.sum().clamp(min=1)
+        return loss, {
+            **{name: loss.new_tensor(value) for name, value in metrics.items() if name != "loss"},
+            "entropy": entropy,  # fetched at the step's end: here it would wait for the device
+        }
 
     # ---- what is said ----
 

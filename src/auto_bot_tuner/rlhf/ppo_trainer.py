@@ -185,9 +185,11 @@ class PPOTrainer(PolicyAndValueTrainer):
         metrics |= value_metrics | entropy_metrics
         if imitated:
             loss = loss + batch["sft_scale"] * nll
-            metrics["sft_loss"] = float(batch["sft_scale"] * nll.detach()) / config.sft_weight
         del metrics["explained_variance"]  # of a micro-batch it is no mean; the rollout's is in the log
-        return loss, {name: loss.new_tensor(value) for name, value in metrics.items()}
+        found = {name: loss.new_tensor(value) for name, value in metrics.items()}
+        if imitated:
+            found["sft_loss"] = batch["sft_scale"] * nll.detach() / config.sft_weight
+        return loss, found
 
     def observe(self, means: dict[str, float]) -> None:
         """Leave the rest of the rollout where the policy has moved too far from the one that wrote it."""
