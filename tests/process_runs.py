@@ -39,7 +39,6 @@ RUNS: dict[str, tuple[str, bool, dict[str, Any]]] = {
     "orpo": ("dpo", False, {"loss": "orpo"}),
     "kto copy": ("dpo", False, {"loss": "kto", "reference": "copy"}),
     "kto adapter_off": ("dpo", True, {"loss": "kto", "reference": "adapter_off"}),
-    "kto precomputed": ("dpo", False, {"loss": "kto", "reference": "precomputed"}),
     "grpo full": ("grpo", False, {"beta": 0.1}),
     "grpo lora": ("grpo", True, {"beta": 0.1}),
 }

@@ -1,0 +1,95 @@
+"""The launch files of configs/launch: accelerate takes them, what they say is read, and what would not be is refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from auto_bot_tuner.training import sharding
+from auto_bot_tuner.utils.errors import UserError
+from tests.processes import ROOT
+from tests.training_runs import logged
+
+FILES = sorted((ROOT / "configs" / "launch").glob("*.yaml"))
+SHARDED = [file for file in FILES if "fsdp_config" in file.read_text()]
+
+
+def set_environment(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `accelerate launch` passes a file on to its processes."""
+    for name, value in yaml.safe_load(file.read_text())["fsdp_config"].items():
+        monkeypatch.setenv(name.upper(), str(value).lower())
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_line_says_why_and_names_a_setting_of_accelerate(file: Path) -> None:
+    from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
+
+    config = load_config_from_file(str(file))  # unknown names are an error
+    assert isinstance(config, ClusterConfig)
+    assert "accelerate launch --config_file configs/launch/" in file.read_text()
+
+
+@pytest.mark.parametrize("file", SHARDED, ids=lambda file: file.stem)
+def test_the_files_are_accepted(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_environment(file, monkeypatch)
+    sharding.check_settings("bf16", compiles=False)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "cure"),
+    [
+        ("FSDP_VERSION", "1", "fsdp_version: 2"),
+        ("FSDP_OFFLOAD_PARAMS", "true", "set it to false"),
+        ("FSDP_ACTIVATION_CHECKPOINTING", "true", "--gradient-checkpointing"),
+    ],
+)
+def test_what_is_not_obeyed_is_refused(monkeypatch: pytest.MonkeyPatch, setting: str, value: str, cure: str) -> None:
+    set_environment(ROOT / "configs" / "launch" / "fsdp.yaml", monkeypatch)
+    monkeypatch.setenv(setting, value)
+    with pytest.raises(UserError, match=cure):
+        sharding.check_settings("fp32", compiles=False)
+
+
+@pytest.mark.parametrize(("precision", "compiles", "cure"), [("fp16", False, "bf16"), ("fp32", True, "--compile")])
+def test_what_does_not_go_together_is_refused(
+    monkeypatch: pytest.MonkeyPatch, precision: str, compiles: bool, cure: str
+) -> None:
+    set_environment(ROOT / "configs" / "launch" / "fsdp.yaml", monkeypatch)
+    with pytest.raises(UserError, match=cure):
+        sharding.check_settings(precision, compiles)
+
+
+@pytest.mark.long
+def test_accelerate_launches_two_processes_on_this_cpu(tmp_path: Path) -> None:
+    """fsdp.yaml with two lines changed, as docs/scaling.md says: for a look without a GPU."""
+    text = (ROOT / "configs" / "launch" / "fsdp.yaml").read_text()
+    file = tmp_path / "fsdp_cpu.yaml"
+    file.write_text(text.replace("num_processes: 8", "num_processes: 2").replace("use_cpu: false", "use_cpu: true"))
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        str(file),
+        "main.py",
+        "train-config",
+    ]
+    more = ["configs/sft_tiny_quick.yaml", "--max-steps", "2", "--max-samples", "128", "--num-samples", "0"]
+    folder = tmp_path / "run"
+    done = subprocess.run(
+        [*command, *more, "--output-dir", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "processes 2" in done.stdout
+    assert [line["step"] for line in logged(folder) if "loss" in line] == [1, 2]
+    assert (folder / "final" / "model.safetensors").exists()
