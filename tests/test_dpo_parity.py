@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-import trl
-from datasets import Dataset
 
-from auto_bot_tuner.training.batching import epoch_order
-from tests.preference_runs import Pairs, dpo_trainer, word_tokenizer
-from tests.test_trl_parity import one_epoch
-from tests.training_runs import STOP, logged, small_model
+from proof.peers.training import our_dpo, single_answers, trl_dpo, trl_kto
+from tests.preference_runs import Pairs
+from tests.training_runs import small_model
 
-SETTINGS: dict[str, Any] = {"learning_rate": 1e-2, "weight_decay": 0.1, "max_grad_norm": 1.0}
 PEER_NAMES = {
     "accuracy": "rewards/accuracies",
     "reward_margin": "rewards/margins",
@@ -24,41 +18,6 @@ PEER_NAMES = {
     "chosen_logprobs": "logps/chosen",
     "rejected_logprobs": "logps/rejected",
 }
-
-
-def as_text(ids: torch.Tensor) -> str:
-    """' word5 word7<stop>'."""
-    return "".join("<stop>" if token == STOP else f" word{token}" for token in ids.tolist())
-
-
-def order() -> list[int]:
-    """The rows of two epochs as our trainer takes them: 24 each, three steps of eight."""
-    return [row for epoch in range(2) for row in epoch_order(24, seed=42, epoch=epoch)]
-
-
-def trl_log(folder: Path, policy: Any, reference: Any, micro_batch: int, **settings: Any) -> list[dict[str, float]]:
-    """What TRL logs at each step, in the order in which our trainer takes the pairs."""
-    rows = Pairs(24)
-    dataset = [
-        {"prompt": as_text(rows.questions[i]), "chosen": as_text(chosen), "rejected": as_text(rejected)}
-        for i in order()
-        for chosen, rejected in [rows.answers[i]]
-    ]
-    trainer = trl.DPOTrainer(
-        model=policy,
-        ref_model=reference,
-        args=trl.DPOConfig(**one_epoch(folder, micro_batch), **SETTINGS, **settings),
-        train_dataset=Dataset.from_list(dataset),
-        processing_class=word_tokenizer(),
-    )
-    trainer.train()
-    return [entry for entry in trainer.state.log_history if "loss" in entry]
-
-
-def our_log(folder: Path, policy: Any, rows: Any, **settings: Any) -> list[dict[str, float]]:
-    trainer = dpo_trainer(folder, policy, rows=rows, warmup=0, lr_schedule="constant", **SETTINGS, **settings)
-    trainer.train()
-    return [line for line in logged(folder) if "loss" in line]
 
 
 @pytest.mark.parametrize(
@@ -80,9 +39,9 @@ def test_losses_margins_and_gradient_norms_equal_trls_at_every_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CI", "1")  # TRL sends no telemetry then
-    ours = our_log(tmp_path / "ours", small_model(lora), Pairs(24), loss=loss, **settings)
+    ours = our_dpo(tmp_path / "ours", small_model(lora), Pairs(24), loss=loss, **settings)
     reference = None if lora else small_model()
-    theirs = trl_log(tmp_path / "trl", small_model(lora), reference, micro_batch, loss_type=[loss], **settings)
+    theirs = trl_dpo(tmp_path / "trl", small_model(lora), reference, micro_batch, loss_type=[loss], **settings)
     assert len(ours) == len(theirs) == 6
     for mine, peer in zip(ours, theirs, strict=True):
         assert mine["loss"] == pytest.approx(peer["loss"], abs=1e-4)
@@ -97,26 +56,9 @@ def test_losses_margins_and_gradient_norms_equal_trls_at_every_step(
 def test_kto_equals_trls_kto_trainer_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reference point, too: in the same mismatched pairs, TRL's of a batch and ours of a step."""
     monkeypatch.setenv("CI", "1")
-    rows = Pairs(24, sides=1)
-    rows.scores = [[float(row % 6 > 0)] for row in range(24)]  # mostly good: answers in general get likelier
-    ours = our_log(tmp_path / "ours", small_model(), rows, loss="kto", undesirable_weight=0.5)
-    dataset = [
-        {
-            "prompt": as_text(rows.questions[i]),
-            "completion": as_text(rows.answers[i][0]),
-            "label": rows.scores[i][0] == 1,
-        }
-        for i in order()
-    ]
-    trainer = trl.KTOTrainer(
-        model=small_model(),
-        ref_model=small_model(),
-        args=trl.KTOConfig(**one_epoch(tmp_path / "trl", 8), **SETTINGS, undesirable_weight=0.5),
-        train_dataset=Dataset.from_list(dataset),
-        processing_class=word_tokenizer(),
-    )
-    trainer.train()
-    theirs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    rows = single_answers()
+    ours = our_dpo(tmp_path / "ours", small_model(), rows, loss="kto", undesirable_weight=0.5)
+    theirs = trl_kto(tmp_path / "trl", rows, undesirable_weight=0.5)
     assert len(ours) == len(theirs) == 6
     for mine, peer in zip(ours, theirs, strict=True):
         assert mine["loss"] == pytest.approx(peer["loss"], abs=1e-4)

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-import trl
 
 from auto_bot_tuner.grpo.loss import grpo_loss, loss_weight
+from proof.peers import groups
 
 LENGTHS = [7, 1, 4, 9, 2, 5, 9, 3]
 N, R, LONGEST = len(LENGTHS), 9, 12
 MASK = torch.arange(R) < torch.tensor(LENGTHS)[:, None]
-
-
-class LikeAccelerate:
-    """The part of Accelerate that TRL's loss calls, for one process."""
-
-    num_processes = 1
-
-    def gather(self, values: torch.Tensor) -> torch.Tensor:
-        return values
-
-    def reduce(self, values: torch.Tensor, reduction: str) -> torch.Tensor:
-        return values
 
 
 def random_tensors() -> dict[str, torch.Tensor]:
@@ -41,51 +27,9 @@ def random_tensors() -> dict[str, torch.Tensor]:
     }
 
 
-def trls_loss(
-    tensors: dict[str, torch.Tensor],
-    rows: slice = slice(None),
-    *,
-    loss_type: str,
-    level: str = "token",
-    beta: float = 0.0,
-    bias_correction: bool = False,
-    clip: tuple[float, float] = (0.2, 0.2),
-    accumulation: int = 1,
-) -> tuple[torch.Tensor, dict[str, list[float]]]:
-    """`GRPOTrainer._compute_loss` around a model that gives these log-probabilities: (loss, its metrics)."""
-    logprobs, mask = tensors["logprobs"][rows], MASK[rows]
-    trainer = SimpleNamespace(
-        _get_per_token_logps_and_entropies=lambda *_, **__: (logprobs, torch.zeros_like(logprobs), None),
-        model=SimpleNamespace(training=True),
-        accelerator=LikeAccelerate(),
-        args=SimpleNamespace(use_bias_correction_kl=bias_correction, delta=None, steps_per_generation=accumulation),
-        loss_type=loss_type,
-        importance_sampling_level=level,
-        beta=beta,
-        epsilon_low=clip[0],
-        epsilon_high=clip[1],
-        max_completion_length=LONGEST,
-        current_gradient_accumulation_steps=accumulation,
-        aux_loss_enabled=False,
-        top_entropy_quantile=1.0,
-        off_policy_mask_threshold=None,
-        use_vllm=False,
-        _entropy_bonus_enabled=False,
-        _metrics={"train": defaultdict(list)},
-    )
-    ids = torch.zeros(logprobs.shape, dtype=torch.long)
-    inputs = {
-        "prompt_ids": ids[:, :1],
-        "prompt_mask": torch.ones_like(ids[:, :1]),
-        "completion_ids": ids,
-        "completion_mask": mask.long(),
-        "advantages": tensors["advantages"][rows],
-        "old_per_token_logps": tensors["old_logprobs"][rows],
-        "ref_per_token_logps": tensors["reference_logprobs"][rows],
-        "num_items_in_batch": MASK.sum(),
-    }
-    loss = trl.GRPOTrainer._compute_loss(trainer, None, inputs)
-    return loss, trainer._metrics["train"]
+def trls_loss(tensors: dict[str, torch.Tensor], rows: slice = slice(None), **settings: Any) -> Any:
+    case = {**{name: x[rows] for name, x in tensors.items()}, "mask": MASK[rows], "longest": LONGEST}
+    return groups.grpo(case, settings.pop("loss_type"), tokens_in_step=MASK.sum(), **settings)
 
 
 def our_loss(tensors: dict[str, torch.Tensor], rows: slice = slice(None), **settings: Any) -> Any:

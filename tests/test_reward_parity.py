@@ -6,43 +6,16 @@ On a Llama model with a pad token of its own: with pad == eos TRL, as transforme
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-import trl
-from datasets import Dataset
 
 from auto_bot_tuner.rlhf import RewardModel, ranking_loss
-from auto_bot_tuner.training.batching import epoch_order
-from tests.reward_runs import Groups, random_groups, small_reward_model, small_reward_trainer
-from tests.test_trl_parity import one_epoch, small_tokenizer
-from tests.training_runs import VOCABULARY, logged
-
-PAD = VOCABULARY - 1  # in no row below
-SETTINGS = {"learning_rate": 1e-2, "weight_decay": 0.1, "max_grad_norm": 1.0}
-
-
-def trls_loss(
-    chosen: torch.Tensor, rejected: torch.Tensor, margin: torch.Tensor | None, centering: float | None
-) -> Any:
-    """`RewardTrainer.compute_loss` around a model that gives these scores: (loss, its metrics)."""
-    accelerator = SimpleNamespace(gather=lambda tensor: tensor, gather_for_metrics=lambda tensor: tensor)
-    trainer = SimpleNamespace(
-        model=SimpleNamespace(training=True),
-        args=SimpleNamespace(center_rewards_coefficient=centering),
-        accelerator=accelerator,
-        _metrics={"train": defaultdict(list)},
-        _total_train_tokens=0,
-        _tp_size=1,
-    )
-    inputs = {"attention_mask": torch.ones(2)} | ({} if margin is None else {"margin": margin})
-    logits = torch.cat([chosen, rejected])[:, None]
-    loss = trl.RewardTrainer.compute_loss(trainer, lambda **_: SimpleNamespace(logits=logits), inputs)
-    return loss, trainer._metrics["train"]
+from proof.peers import rewards
+from proof.peers.training import PAD, our_reward, trl_reward
+from tests.reward_runs import random_groups, small_reward_model
 
 
 @pytest.mark.parametrize("centering", [None, 0.01])
@@ -51,35 +24,12 @@ def test_ranking_loss_is_trls(centering: float | None, with_margin: bool) -> Non
     generator = torch.Generator().manual_seed(3)
     chosen, rejected, margin = 2 * torch.randn(3, 33, generator=generator)
     margin = margin.abs() if with_margin else None
-    theirs, metrics = trls_loss(chosen, rejected, margin, centering)
+    theirs, metrics = rewards.ranking(chosen, rejected, margin, centering)
     loss, ours = ranking_loss(chosen, rejected, 0.0 if margin is None else margin, centering=centering or 0.0)
     assert loss.item() == pytest.approx(theirs.item(), abs=1e-6)
     assert ours["accuracy"] == pytest.approx(metrics["accuracy"][0], abs=1e-6)
     assert ours["reward_margin"] == pytest.approx(metrics["margin"][0], abs=1e-6)
     assert (ours["chosen_rewards"] + ours["rejected_rewards"]) / 2 == pytest.approx(metrics["mean_reward"][0], abs=1e-6)
-
-
-def trl_log(folder: Path, model: Any, groups: Groups, micro_batch: int, **settings: Any) -> list[dict[str, float]]:
-    """What TRL logs at each step of one epoch over the same pairs, in the order in which our trainer takes them."""
-    order = epoch_order(len(groups), seed=42, epoch=0)
-    sides = [groups.group(i).input_ids for i in order]
-    rows = [{"chosen_ids": chosen.tolist(), "rejected_ids": rejected.tolist()} for chosen, rejected in sides]
-    if settings.pop("use_margin", False):
-        gaps = [groups.group(i).scores for i in order]
-        rows = [row | {"margin": better - worse} for row, (better, worse) in zip(rows, gaps, strict=True)]
-    tokenizer = small_tokenizer()
-    tokenizer.pad_token = f"word{PAD}"
-    config = trl.RewardConfig(
-        **one_epoch(folder, micro_batch),
-        max_length=None,
-        **SETTINGS,
-        **settings,
-    )
-    trainer = trl.RewardTrainer(
-        model=model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
-    )
-    trainer.train()
-    return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
 @pytest.mark.parametrize("case", ["8x1", "2x4", "centred", "margin", "8x1-lora"])
@@ -92,12 +42,10 @@ def test_losses_and_gradient_norms_equal_trls_at_every_step(
     model = small_reward_model(lora=case == "8x1-lora")
     theirs_model = copy.deepcopy(model.model)  # head included
     settings: dict[str, Any] = {"centred": {"centering": 0.05}, "margin": {"use_margin": True}}.get(case, {})
-    constant = {"warmup": 0, "lr_schedule": "constant"}
-    small_reward_trainer(tmp_path / "ours", train=groups, model=model, **constant, **SETTINGS, **settings).train()
-    ours = [line for line in logged(tmp_path / "ours") if "loss" in line]
+    ours = our_reward(tmp_path / "ours", model, groups, **settings)
     if "centering" in settings:
         settings = {"center_rewards_coefficient": settings["centering"]}
-    theirs = trl_log(tmp_path / "trl", theirs_model, groups, 2 if case == "2x4" else 8, **settings)
+    theirs = trl_reward(tmp_path / "trl", theirs_model, groups, 2 if case == "2x4" else 8, **settings)
     assert len(ours) == len(theirs) == (4 if case == "2x4" else 5)  # 37 pairs: four steps of eight, a last one of five
     for mine, peer in zip(ours, theirs, strict=True):
         assert mine["loss"] == pytest.approx(peer["loss"], abs=1e-4)

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGE_OF = {"yaml": "pyyaml"}  # where the import's name is another, in more than its dashes
-OURS = {"auto_bot_tuner", "commands", "src", "benchmarks", "tests"}
+OURS = {"auto_bot_tuner", "commands", "src", "benchmarks", "proof", "tests"}
 
 
 def declared(*extras: str) -> set[str]:
@@ -43,7 +43,7 @@ def test_the_program_imports_declared_dependencies_only():
     assert imported(*files) <= declared("quantization", "wandb", "trackio", "lm-eval", "gguf")
 
 
-def test_trl_is_the_peer_of_tests_and_benchmarks_and_used_nowhere_else():
+def test_trl_is_the_peer_of_tests_benchmarks_and_proof_and_used_nowhere_else():
     files = [ROOT / "main.py", *(ROOT / "commands").rglob("*.py"), *(ROOT / "src").rglob("*.py")]
     assert "trl" not in imported(*files) and "trl" not in declared() and "trl" in declared("dev")
 

@@ -1,0 +1,284 @@
+"""Claims about GRPO and its family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+
+import auto_bot_tuner.grpo.loss as grpo
+from proof.cases import dice, whole, written_responses
+from proof.claims import Case, Claim, Graded, Paper
+from proof.oracles import groups as definition
+from proof.peers import groups as trl
+from proof.peers import whole_trainers
+
+TESTS = "tests/test_grpo_loss.py::"
+PARITY = "tests/test_grpo_parity.py::"
+PAPERS = {
+    "grpo": Paper("Shao et al. 2024, eq. 3", "2402.03300"),
+    "dr_grpo": Paper("Liu et al. 2025 (Dr. GRPO), §3", "2503.20783"),
+    "dapo": Paper("Yu et al. 2025 (DAPO), eq. 8", "2503.14476"),
+    "gspo": Paper("Zheng et al. 2025 (GSPO), eq. 5 to 7", "2507.18071"),
+    "rloo": Paper("Ahmadian et al. 2024 (RLOO), eq. 9", "2402.14740"),
+    "reinforce": Paper("Williams 1992 (REINFORCE), eq. 4"),
+}
+ADVANTAGE = {
+    "grpo": r"\frac{r_i - \bar r}{\mathrm{std}(r) + 10^{-4}}",
+    "dr_grpo": r"r_i - \bar r",
+    "dapo": r"\frac{r_i - \bar r}{\mathrm{std}(r) + 10^{-4}}",
+    "gspo": r"\frac{r_i - \bar r}{\mathrm{std}(r) + 10^{-4}}",
+    "rloo": r"r_i - \frac{1}{G-1} \sum_{j \ne i} r_j",
+    "reinforce": r"r_i - \frac{1}{N-1} \sum_{j \ne i} r_j",
+}
+C = r"c(\rho) = \max(-A\rho, -A\,\mathrm{clip}(\rho))"
+LOSS = {
+    "grpo": rf"\frac1N \sum_i \frac{{1}}{{|y_i|}} \sum_t c(\rho_{{i,t}}), \; {C}",
+    "dr_grpo": r"\frac1N \sum_i \frac{1}{L_{max}} \sum_t c(\rho_{i,t})",
+    "dapo": r"\frac{1}{\sum_i |y_i|} \sum_i \sum_t c(\rho_{i,t})",
+    "gspo": r"\frac1N \sum_i c(s_i), \; s_i = (\pi_\theta(y_i) / \pi_{old}(y_i))^{1 / |y_i|}",
+    "rloo": r"-\frac1N \sum_i A_i \sum_t \log \pi_\theta(y_{i,t})",
+    "reinforce": r"-\frac1N \sum_i A_i \sum_t \log \pi_\theta(y_{i,t})",
+}
+IN_TRL: dict[str, dict[str, Any]] = {
+    "grpo": {"loss_type": "grpo"},
+    "dr_grpo": {"loss_type": "dr_grpo"},
+    "dapo": {"loss_type": "dapo", "clip": (0.2, 0.28)},
+    "gspo": {"loss_type": "grpo", "level": "sequence", "clip": (3e-4, 4e-4)},
+}
+
+
+def groups(loss: str) -> Iterator[Case]:
+    """Groups of 2 to 4; all rewards 0 or 1 in every third case, so that some groups have no spread."""
+    for case in written_responses(groups=True, seeds=36, loss=loss):
+        rewards = (case["rewards"] > 0).float() if case["seed"] % 3 == 0 else case["rewards"]
+        yield case | {"rewards": rewards * (1.0, 100.0)[case["seed"] % 2]}
+
+
+def advantages(loss: str) -> Claim:
+    peer = whole_trainers.ADVANTAGES.get(loss)
+    return Claim(
+        f"advantages of {loss}",
+        grpo.group_advantages,
+        PAPERS[loss],
+        TESTS
+        + (
+            "test_advantages_are_deviations_in_units_of_the_groups_own"
+            if loss in grpo.SCALED_BY_STD
+            else "test_advantages_of_the_members_that_do_not_divide"
+        ),
+        partial(groups, loss),
+        lambda case: grpo.group_advantages(case["rewards"], case["group_size"], loss=loss),
+        definition.advantages,
+        "response by response from its siblings' rewards",
+        peer_is=peer or "has none: `RLOOTrainer` compares within prompts",
+        formula=ADVANTAGE[loss],
+    )
+
+
+def settings_of(case: Case) -> dict[str, Any]:
+    given: dict[str, Any] = {"loss": case["loss"], "max_new_tokens": case["longest"]}
+    if "beta" in case:
+        given |= {"beta": case["beta"], "kl_kind": case["kind"], "reference_logprobs": case["reference_logprobs"]}
+    if "clip" in case:
+        given |= {"clip_ratio": case["clip"][0], "clip_ratio_high": case["clip"][1]}
+    return given
+
+
+def ours(case: Case) -> torch.Tensor:
+    tensors = (case[name] for name in ("logprobs", "old_logprobs", "advantages", "mask"))
+    return grpo.grpo_loss(*tensors, **settings_of(case))[0]
+
+
+def of_trl(loss: str, **more: Any) -> Callable[[Case], torch.Tensor]:
+    return lambda case: trl.grpo(case, **{**IN_TRL[loss], **more})[0]
+
+
+def member(loss: str) -> Claim:
+    in_trl = loss in IN_TRL
+    return Claim(
+        f"loss of {loss}",
+        grpo.grpo_loss,
+        PAPERS[loss],
+        TESTS + "test_each_member_is_its_definition",
+        lambda: written_responses(seeds=30, loss=loss),
+        ours,
+        definition.loss,
+        "the formula, token by token; papers' own clip ranges",
+        of_trl(loss) if in_trl else None,
+        "`GRPOTrainer`"
+        if in_trl
+        else "differs: `RLOOTrainer` clips a ratio of the whole response; see the first step below",
+        ("logprobs",),
+        formula=LOSS[loss],
+    )
+
+
+def with_divergence(name: str, kind: str, peer: Callable[[Case], torch.Tensor], peer_is: str) -> Claim:
+    return Claim(
+        name,
+        grpo.kl_term,
+        Paper("Shao et al. 2024, eq. 4", "2402.03300"),
+        PARITY
+        + (
+            "test_divergence_times_the_ratio_equals_trls_bias_correction"
+            if kind == "k3"
+            else "test_losses_gradients_and_clip_fractions_equal_trls"
+        ),
+        lambda: written_responses(loss="grpo", beta=0.1, kind=kind),
+        ours,
+        definition.loss,
+        "the formula, token by token",
+        peer,
+        peer_is,
+        ("logprobs",),
+        formula=r"\beta \rho (e^{-d} - 1 + d)" if kind == "k3" else r"\beta (e^{-d} - 1 + d)",
+    )
+
+
+def rloo_step(case: Case) -> Graded:
+    logprobs = case["logprobs"].clone().requires_grad_()
+    found = grpo.grpo_loss(logprobs, logprobs.detach(), case["advantages"], case["mask"], loss="rloo")[0]
+    return Graded(None, torch.autograd.grad(found, logprobs)[0])
+
+
+def rloo_step_by_definition(case: Case) -> Graded:
+    n = len(case["lengths"])
+    return Graded(
+        None, [[-a / n * real for real in row] for a, row in zip(case["advantages"], case["mask"], strict=True)]
+    )
+
+
+def rloo_step_of_trl(case: Case) -> Graded:
+    logprobs = case["logprobs"].clone().requires_grad_()
+    return Graded(None, torch.autograd.grad(trl.rloo({**case, "logprobs": logprobs}), logprobs)[0])
+
+
+def cut(loss: str) -> Iterator[Case]:
+    """The rows of a step and where it is cut in two."""
+    for case in written_responses(loss=loss):
+        yield case | {"cut": whole(dice(case["seed"]), 1, len(case["mask"]) - 1)}
+
+
+def in_two(case: Case) -> torch.Tensor:
+    total, weights = torch.zeros(()), 0
+    for rows in (slice(0, case["cut"]), slice(case["cut"], None)):
+        part = {name: case[name][rows] for name in ("logprobs", "old_logprobs", "advantages", "mask")}
+        weight = grpo.loss_weight(part["mask"], case["loss"])
+        total, weights = total + weight * ours({**case, **part}), weights + weight
+    return total / weights
+
+
+def in_two_of_trl(loss: str) -> Callable[[Case], torch.Tensor]:
+    def peer(case: Case) -> torch.Tensor:
+        total = torch.zeros(())
+        for rows in (slice(0, case["cut"]), slice(case["cut"], None)):
+            names = ("logprobs", "old_logprobs", "reference_logprobs", "advantages", "mask")
+            part = {**case, **{name: case[name][rows] for name in names}}
+            total = total + trl.grpo(part, **IN_TRL[loss], accumulation=2, tokens_in_step=case["mask"].sum())[0]
+        return total
+
+    return peer
+
+
+def accumulated(loss: str, with_peer: bool) -> Claim:
+    return Claim(
+        f"{loss} in two micro-batches = in one",
+        grpo.loss_weight,
+        PAPERS[loss],
+        TESTS + "test_cutting_into_micro_batches_changes_neither_loss_nor_gradient",
+        partial(cut, loss),
+        in_two,
+        definition.loss,
+        "the formula over all rows at once",
+        in_two_of_trl(loss) if with_peer else None,
+        "`GRPOTrainer`, its micro-batches added up"
+        if with_peer
+        else "differs: takes means of means, wrong where the micro-batches differ in size; see below",
+        ("logprobs",),
+        formula=r"\sum_i \frac{w_i}{W} L_i",
+    )
+
+
+def lengths() -> Iterator[Case]:
+    for buffer in (1, 4, 10):
+        yield {"tokens": torch.arange(1, 21), "longest": 20, "buffer": buffer}
+
+
+CLAIMS = [
+    *(advantages(loss) for loss in PAPERS),
+    Claim(
+        "groups that teach",
+        grpo.has_spread,
+        PAPERS["dapo"],
+        TESTS + "test_spread_is_told_per_group",
+        partial(groups, "grpo"),
+        lambda case: grpo.has_spread(case["rewards"], case["group_size"]),
+        lambda case: [
+            len(set(case["rewards"][i : i + case["group_size"]])) > 1
+            for i in range(0, len(case["rewards"]), case["group_size"])
+        ],
+        "more than one different reward",
+        peer_is="logs the share of such groups, trains on them",
+        formula=r"\max r > \min r",
+    ),
+    *(member(loss) for loss in PAPERS),
+    Claim(
+        "rloo: gradient of the first step",
+        grpo.grpo_loss,
+        PAPERS["rloo"],
+        TESTS + "test_the_first_step_has_no_loss_but_a_gradient",
+        lambda: written_responses(),
+        rloo_step,
+        rloo_step_by_definition,
+        "-A / N at every token",
+        rloo_step_of_trl,
+        "`RLOOTrainer._compute_loss`, ratios 1",
+        formula=r"-\frac1N A_i \nabla \log \pi_\theta(y_i)",
+    ),
+    with_divergence(
+        "GRPO with KL, k3 times the ratio",
+        "k3",
+        of_trl("grpo", beta=0.1, bias_correction=True),
+        "`GRPOTrainer`, `use_bias_correction_kl=True`",
+    ),
+    with_divergence(
+        "GRPO with KL, plain k3",
+        "k3_plain",
+        of_trl("grpo", beta=0.1),
+        "`GRPOTrainer` as it comes: value equal, but see “where toolkits go wrong”",
+    ),
+    accumulated("grpo", False),
+    accumulated("dr_grpo", False),
+    accumulated("dapo", True),
+    accumulated("rloo", False),
+    Claim(
+        "soft overlong penalty",
+        grpo.overlong_penalty,
+        Paper("Yu et al. 2025 (DAPO), eq. 13", "2503.14476"),
+        TESTS + "test_the_overlong_penalty_falls_over_the_buffer",
+        lengths,
+        lambda case: grpo.overlong_penalty(case["tokens"], case["longest"], case["buffer"]),
+        definition.overlong,
+        "the three cases of the equation",
+        lambda case: trl.overlong(case["tokens"].tolist(), case["longest"], case["buffer"]),
+        "`get_soft_overlong_punishment`, sign turned",
+        formula=r"\mathrm{clip}(\frac{|y| - (L_{max} - L_{buffer})}{L_{buffer}}, 0, 1)",
+    ),
+    Claim(
+        "divergence in the reward",
+        grpo.rewards_with_kl,
+        PAPERS["rloo"],
+        TESTS + "test_divergence_costs_beta_a_nat_in_the_reward",
+        lambda: written_responses(beta=0.3),
+        lambda case: grpo.rewards_with_kl(
+            case["rewards"], case["logprobs"], case["reference_logprobs"], case["mask"], case["beta"]
+        ),
+        definition.rewards_with_kl,
+        "summed token by token",
+        peer_is="the same, inside `RLOOTrainer`'s generation",
+        formula=r"r_i - \beta \sum_t (\log \pi_{old} - \log \pi_{ref})",
+    ),
+]

@@ -1,0 +1,3 @@
+"""TRL's trainers as wholes."""
+
+ADVANTAGES: dict[str, str] = {}

@@ -1,0 +1,241 @@
+"""Where toolkits go wrong: measured, on the toolkits themselves where that is possible."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import GPT2Config, GPT2ForSequenceClassification
+
+import auto_bot_tuner.grpo.loss as grpo
+from auto_bot_tuner.rlhf.reward_model import RewardModel
+from auto_bot_tuner.training.optim import build_optimizer
+from proof.cases import dice, normal, written_responses
+from proof.exact import every_word
+from proof.peers import groups as trl
+from tests.reward_runs import small_reward_model
+
+
+@dataclass(frozen=True)
+class Pitfall:
+    """A mistake that is easy to make, what it costs, and what ours gives on the same numbers."""
+
+    name: str
+    what: str  # in words: what was measured
+    test: str
+    measure: Callable[[], tuple[float, float]]  # (theirs, ours)
+    is_shown: Callable[[float, float], bool]  # the claim: theirs goes wrong, ours does not
+    form: str = "{:.3g}"
+
+
+def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0))
+
+
+def plain_k3() -> tuple[float, float]:
+    """Cosines with the true gradient of KL(policy || reference), at the first step, over all words of a vocabulary.
+
+    TRL's term: its loss on all words as responses of one token, weighed by their probability through `advantages` 0.
+    """
+    generator = dice(3)
+    logits = normal(generator, 11, dtype=torch.float64)
+    reference = (logits + 2 * normal(generator, 11, dtype=torch.float64)).float()
+    logits = logits.float().requires_grad_()
+    logprobs, reference_logprobs, mask = every_word({"logits": logits, "reference": reference})
+    true = torch.autograd.grad((logprobs.exp() * (logprobs - reference_logprobs)).sum(), logits, retain_graph=True)[0]
+    old, odds = logprobs.detach(), logprobs.detach().exp()[:, 0]
+    found = []
+    for one_by_one in (of_trl, of_ours):
+        terms = [one_by_one(logprobs, old, reference_logprobs, mask, row) for row in range(11)]
+        total = torch.stack([chance * term for chance, term in zip(odds, terms, strict=True)]).sum()
+        found.append(cosine(torch.autograd.grad(total, logits, retain_graph=True)[0], true))
+    return found[0], found[1]
+
+
+def of_trl(now: torch.Tensor, old: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor, row: int) -> torch.Tensor:
+    rows = slice(row, row + 1)
+    case = {"logprobs": now[rows], "old_logprobs": old[rows], "reference_logprobs": reference[rows], "mask": mask[rows]}
+    return trl.grpo({**case, "advantages": torch.zeros(1), "longest": 1}, "grpo", beta=1.0)[0]
+
+
+def of_ours(
+    now: torch.Tensor, old: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor, row: int
+) -> torch.Tensor:
+    rows = slice(row, row + 1)
+    tensors = now[rows], old[rows], torch.zeros(1), mask[rows]
+    return grpo.grpo_loss(*tensors, reference_logprobs=reference[rows], beta=1.0)[0]
+
+
+ENDED, CUT = torch.tensor([[5, 6, 7, 0]]), torch.tensor([[5, 6, 7]])  # 0: the end token
+
+
+def end_unseen() -> tuple[float, float]:
+    """|score with the end - score without|, pad = eos: the head that TRL trains, and ours on the same weights."""
+    model = small_reward_model()
+    ours = gap(lambda ids: model(ids))
+    model.model.config.pad_token_id = 0
+    return gap(lambda ids: model.model(input_ids=ids).logits), ours
+
+
+def end_unseen_by_gpt2() -> tuple[float, float]:
+    """The same on GPT-2's classification head, as transformers has it."""
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"vocab_size": 97, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+    config = GPT2Config(**sizes, bos_token_id=0, eos_token_id=0, pad_token_id=0, num_labels=1)
+    model = GPT2ForSequenceClassification(config).eval()
+    return gap(lambda ids: model(input_ids=ids).logits), gap(RewardModel(model))
+
+
+@torch.no_grad()
+def gap(score: Any) -> float:
+    return abs(float(score(ENDED)) - float(score(CUT)))
+
+
+def means_of_means() -> tuple[float, float]:
+    """How far the gradient of two micro-batches of 1 and 7 responses is from that of the whole, relative to it.
+
+    TRL divides each micro-batch's mean by their number; ours weighs it by what is in it.
+    """
+    case = next(case for case in written_responses(seeds=40) if len(case["mask"]) >= 4 and case["mask"].sum() > 12)
+    whole = slope(case, lambda c: trl.grpo(c, "grpo")[0])
+    parts = [slice(0, 1), slice(1, None)]
+
+    def theirs(c: dict[str, Any]) -> torch.Tensor:
+        return torch.stack([trl.grpo(rows_of(c, rows), "grpo", accumulation=2)[0] for rows in parts]).sum()
+
+    def ours(c: dict[str, Any]) -> torch.Tensor:
+        total, weights = torch.zeros(()), 0
+        for part in (rows_of(c, rows) for rows in parts):
+            weight = grpo.loss_weight(part["mask"], "grpo")
+            tensors = (part[name] for name in ("logprobs", "old_logprobs", "advantages", "mask"))
+            total, weights = total + weight * grpo.grpo_loss(*tensors)[0], weights + weight
+        return total / weights
+
+    return tuple(float((slope(case, f) - whole).norm() / whole.norm()) for f in (theirs, ours))  # type: ignore[return-value]
+
+
+def rows_of(case: dict[str, Any], rows: slice) -> dict[str, Any]:
+    names = ("logprobs", "old_logprobs", "reference_logprobs", "advantages", "mask")
+    return {**case, **{name: case[name][rows] for name in names}}
+
+
+def slope(case: dict[str, Any], loss: Callable[[dict[str, Any]], torch.Tensor]) -> torch.Tensor:
+    logprobs = case["logprobs"].clone().requires_grad_()
+    return torch.autograd.grad(loss({**case, "logprobs": logprobs}), logprobs)[0]
+
+
+def half_precision_stands_still() -> tuple[float, float]:
+    """Share of weights that ten steps of AdamW at a learning rate of 1e-6 do not move: bfloat16, float32."""
+    shares = []
+    for dtype in (torch.bfloat16, torch.float32):
+        torch.manual_seed(0)
+        layer = nn.Linear(200, 200, bias=False)
+        nn.init.normal_(layer.weight, std=0.02)
+        layer = layer.to(dtype)
+        before = copy.deepcopy(layer.weight.data)
+        from auto_bot_tuner.training.config import TrainingConfig
+
+        optimizer = build_optimizer(layer.named_parameters(), TrainingConfig(weight_decay=0.0))
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-6
+        for _ in range(10):
+            layer.weight.grad = torch.randn(200, 200).to(dtype) + 1
+            optimizer.step()
+        shares.append(float((layer.weight.data == before).float().mean()))
+    return shares[0], shares[1]
+
+
+def mask_by_value() -> tuple[float, float]:
+    """Share of the end tokens that stay trained, of 40 rows padded with the end token: `ids != pad`, and by length."""
+    from auto_bot_tuner.data import IGNORE_INDEX
+    from auto_bot_tuner.training.batching import collate
+
+    rows = [torch.cat([torch.arange(1, 2 + i), torch.zeros(1, dtype=torch.long)]) for i in range(40)]
+    batch = collate([{"input_ids": ids, "labels": ids} for ids in rows], range(40))
+    is_end = (batch["input_ids"] == 0) & (batch["labels"] != IGNORE_INDEX)
+    return float((is_end & (batch["input_ids"] != 0)).sum() / 40), float(is_end.sum() / 40)
+
+
+def deviation_bends() -> tuple[float, float]:
+    """How much more a prompt solved one time in twenty counts than one solved half the time, G = 8: 1 is fair."""
+    return weight(0.05, "grpo") / weight(0.5, "grpo"), weight(0.05, "dr_grpo") / weight(0.5, "dr_grpo")
+
+
+def weight(solved: float, loss: str, size: int = 8) -> float:
+    """The expected gradient per unit of the true one, which is p (1 - p) by the logit of "right"."""
+    import math
+
+    total = 0.0
+    for right in range(size + 1):
+        odds = math.comb(size, right) * solved**right * (1 - solved) ** (size - right)
+        rewards = torch.tensor([1.0] * right + [0.0] * (size - right))
+        advantages = grpo.group_advantages(rewards, size, loss=loss)
+        slopes = torch.where(rewards == 1, 1 - solved, -solved)  # of log pi by that logit
+        total += odds * float((advantages * slopes).mean())
+    return total / (solved * (1 - solved))
+
+
+ORACLES = "tests/test_policy_gradient_oracles.py::"
+PITFALLS = [
+    Pitfall(
+        "plain k3 in the loss",
+        "cosine between the expected gradient of the KL term and that of KL(π ‖ π_ref), at the first step: "
+        "TRL's `GRPOTrainer` as it comes; ours, k3 times the ratio",
+        ORACLES + "test_plain_k3_has_the_gradient_of_the_other_divergence",
+        plain_k3,
+        lambda theirs, ours: theirs < 0.95 and ours > 0.9999,
+        "{:.4f}",
+    ),
+    Pitfall(
+        "pad = eos and the reward's score",
+        "difference between the scores of “1 2 3 END” and “1 2 3”: the classification head that TRL's "
+        "`RewardTrainer` trains (Llama); ours on the same weights",
+        "tests/test_reward_parity.py::test_with_pad_equal_to_eos_trls_score_does_not_see_the_end",
+        end_unseen,
+        lambda theirs, ours: theirs < 1e-5 and ours > 1e-3,
+    ),
+    Pitfall(
+        "… on GPT-2",
+        "the same with `GPT2ForSequenceClassification`",
+        "tests/test_reward_model.py::test_the_end_token_counts_also_where_it_is_the_pad_token",
+        end_unseen_by_gpt2,
+        lambda theirs, ours: theirs < 1e-5 and ours > 1e-3,
+    ),
+    Pitfall(
+        "means of means",
+        "two micro-batches of different sizes: distance of their summed gradient from that of the batch, relative "
+        "to it: TRL's `GRPOTrainer`, loss `grpo`; ours",
+        "tests/test_grpo_loss.py::test_cutting_into_micro_batches_changes_neither_loss_nor_gradient",
+        means_of_means,
+        lambda theirs, ours: theirs > 0.05 and ours < 1e-5,
+    ),
+    Pitfall(
+        "padding found by value",
+        "share of the end tokens that are still trained where padding has their id: `ids != pad`; ours, by length",
+        "tests/test_loop.py::test_a_padding_id_equal_to_eos_costs_no_end_token",
+        mask_by_value,
+        lambda theirs, ours: theirs == 0 and ours == 1,
+        "{:.0%}",
+    ),
+    Pitfall(
+        "weights in bfloat16",
+        "share of the weights that ten steps at a learning rate of 1e-6 do not move: bfloat16; float32, as ours are",
+        "tests/test_loop.py::test_bfloat16_weights_are_trained_in_float32",
+        half_precision_stands_still,
+        lambda theirs, ours: theirs > 0.8 and ours < 0.05,
+        "{:.1%}",
+    ),
+    Pitfall(
+        "dividing by the group's deviation",
+        "how much more a prompt that is solved one time in twenty counts than one solved half the time (1: as the "
+        "reward says), G = 8: GRPO; Dr. GRPO",
+        ORACLES + "test_the_deviation_makes_hard_prompts_count_more",
+        deviation_bends,
+        lambda theirs, ours: theirs > 1.2 and abs(ours - 1) < 1e-5,
+        "{:.3f}",
+    ),
+]
