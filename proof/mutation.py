@@ -45,9 +45,9 @@ TESTS = {
     "training/logprobs.py": ["test_sequence_logprobs", "test_sft_loss"],
     "rollouts/minibatches.py": ["test_minibatches"],
     "rollouts/statistics.py": ["test_rollout_statistics"],
-    "data/response_groups.py": ["test_preference_dataset"],
-    "data/tokenization.py": ["test_prompt_format"],
-    "data/truncation.py": ["test_prompt_format", "test_preference_dataset"],
+    "data/response_groups.py": ["test_masks"],
+    "data/tokenization.py": ["test_masks"],
+    "data/truncation.py": ["test_masks"],
 }
 FILES = {f"{PACKAGE}/{name}": [f"tests/{test}.py" for test in tests] for name, tests in TESTS.items()}
 Reasons = dict[tuple[str, str, str, str], str]  # (file, function, before, after) → why

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -91,6 +92,10 @@ def test_cuts_hold_each_row_once_by_length_within_the_budget_and_none_too_early(
     for cut, following in zip(cuts, [*cuts[1:], None], strict=True):
         assert len(cut) == 1 or len(cut) * lengths[cut[0]] <= budget
         assert following is None or (len(cut) + 1) * lengths[cut[0]] > budget  # one more would not have fitted
+
+
+def test_a_cut_may_fill_the_budget_to_the_last_token() -> None:
+    assert cut_by_tokens([0, 1, 2], [5, 5, 5], 10) == [[0, 1], [2]]
 
 
 @given(LENGTHS, st.integers(1, 60), st.integers(1, 5))
@@ -191,6 +196,14 @@ def test_groups_by_hand() -> None:
     assert (batch.weight, batch.tokens, batch.rows) == (2, 2 + 2 + 3 + 3 + 5, [1, 0])
 
 
+def test_responses_without_labels_of_their_own_are_refused_not_left_out() -> None:
+    groups = Groups()
+    groups.groups[0].labels.pop()
+    for read in (lambda: collate_groups(groups, [0]), lambda: sequences_of(groups, 0)):
+        with pytest.raises(ValueError, match="shorter"):
+            read()
+
+
 def test_a_batch_moves_as_a_whole() -> None:
     batch = Batch({"a": torch.tensor([1.0]), "b": torch.tensor([2])}, 3.5, 7, [4, 1])
     moved = batch.to("meta")
@@ -248,5 +261,5 @@ def test_the_fingerprint_reads_some_rows_over_the_whole_of_a_large_set() -> None
     digest = fingerprint(Watched(), lengths)
     assert digest.startswith("1,200 rows ")
     assert read[0] == 0 and read[-1] > 1100 and 25 <= len(read) <= 100
-    steps = {after - before for before, after in zip(read, read[1:], strict=False)}
+    steps = {after - before for before, after in pairwise(read)}
     assert len(steps) == 1  # evenly

@@ -1,4 +1,4 @@
-"""The mutation check: its record says what it must, and its runner tells a mutant that is noticed from one that is not."""
+"""The mutation check: its record says what it must, its runner tells a mutant that is noticed from one that is not."""
 
 from __future__ import annotations
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from auto_bot_tuner.rewards.source import Attempt
 from auto_bot_tuner.rollouts.rollout import Rollout
-from auto_bot_tuner.rollouts.statistics import rollout_metrics
+from auto_bot_tuner.rollouts.statistics import of_scores, rollout_metrics
 
 LENGTHS = (3, 1, 2, 2)
 MASK = torch.arange(3)[None, :] < torch.tensor(LENGTHS)[:, None]  # (4, 3)
@@ -85,6 +86,15 @@ def test_what_is_not_there_yet_is_left_out():
     scored = a_rollout(scores=torch.tensor([1.0, 2.0, 3.0, 4.0]), samples=1)
     assert set(rollout_metrics(scored)) == {"response_length", "eos_rate", "reward", "reward_std"}
     assert rollout_metrics(scored)["reward"] == 2.5  # nothing was clipped: scores are the raw ones
+    for half in ({"values": padded([[1.0] * 3] * 4)}, {"returns": padded([[1.0] * 3] * 4)}):  # 5 without 6
+        assert set(rollout_metrics(a_rollout(**half))) == {"response_length", "eos_rate"}
+
+
+def test_the_share_of_groups_that_teach_nothing():
+    scores = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0, 2.0])
+    metrics = of_scores(SimpleNamespace(scores=scores, raw_scores=None, components={}, samples=2))
+    assert metrics["groups_without_spread"].item() == pytest.approx(2 / 3)
+    assert metrics["group_std"].item() == pytest.approx(math.sqrt(2) / 3)
 
 
 def test_advantages_without_values_are_those_of_valid_tokens():
