@@ -1,4 +1,4 @@
-"""The launch files of configs/launch: accelerate takes them, what they say is read, and what would not be is refused."""
+"""The launch files of configs/launch: accelerate takes them, what they say is read, and what is not read is refused."""
 
 from __future__ import annotations
 
