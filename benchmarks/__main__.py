@@ -112,9 +112,8 @@ def run_device(device: str, arguments: argparse.Namespace) -> int:
         say_written(book.publish(record, arguments.remark))
     else:
         left = [name for name in book.known if name not in record.results]
-        say(
-            f"kept in {os.path.relpath(book.unfinished, REPOSITORY)}; for table and picture, go on with --resume: {', '.join(left)}"
-        )
+        kept = os.path.relpath(book.unfinished, REPOSITORY)
+        say(f"kept in {kept}; for table and picture, go on with --resume: {', '.join(left)}")
     return int(bool(void or failed))
 
 
@@ -167,4 +166,8 @@ def say_written(paths: Sequence[Path]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        say("interrupted; what was measured is kept: python -m benchmarks --resume goes on")
+        sys.exit(130)

@@ -58,6 +58,11 @@ class Lap:
     kinds: dict[str, float] = field(default_factory=dict)  # of a profiled lap: seconds by kind of work
 
 
+def gflops(laps: Sequence[Lap], size: str) -> list[float]:
+    """The speed of one part of each lap."""
+    return [lap.part_flops[size] / lap.parts[size] / 1e9 for lap in laps]
+
+
 class WorkerFailed(RuntimeError):
     """A worker ended or spoke something else than the protocol; the message holds the end of its stderr."""
 

@@ -33,6 +33,7 @@ class Products:
         tokens = CEILING_TOKENS[task.device]
         widths = {width for size in self.weights for width in size[:2]}
         self.states = {width: self.random(tokens, width) for width in widths}  # of inputs, outputs and gradients
+        self.other_tokens = tokens
         self.few_states = {width: self.random(task.rows_written, width) for width in widths}
 
     @property
@@ -47,15 +48,21 @@ class Products:
         torch.mm(self.left, self.right, out=self.out)
         return 2.0 * len(self.left) ** 3
 
-    def training(self) -> float:
+    def training(self, tokens: int | None = None) -> float:
         """Forward, gradient of the input and gradient of the weights, of each matrix of the model."""
+        tokens = tokens or CEILING_TOKENS[self.task.device]
         for (outputs, inputs, count), weight in self.weights.items():
-            x, gradient = self.states[inputs], self.states[outputs]
+            x, gradient = self.states[inputs][:tokens], self.states[outputs][:tokens]
             for _ in range(count):
                 torch.mm(x, weight.t())
                 torch.mm(gradient, weight)
                 torch.mm(gradient.t(), x)
-        return 6.0 * self.shape.weights * CEILING_TOKENS[self.task.device]
+        return 6.0 * self.shape.weights * tokens
+
+    def training_on_another_number_of_tokens(self) -> float:
+        """As batches are: no two have as many. In bfloat16 a CPU's library makes new kernels for each."""
+        self.other_tokens -= 1
+        return self.training(self.other_tokens)
 
     def writing(self) -> float:
         """Forward only, of one token of each response."""
@@ -79,6 +86,8 @@ def main() -> None:
     while baton.wait():
         run("square", SQUARES, products.square)
         run("model", TRAININGS, products.training)
+        if task.device == "cpu" and task.precision == "bf16":
+            run("new sizes", 1, products.training_on_another_number_of_tokens)
         if task.method in ("grpo", "ppo", "generation"):
             run("few rows", WRITINGS, products.writing)
 

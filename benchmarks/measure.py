@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from benchmarks import rollout_figures, startup
-from benchmarks.baton import Lap, Worker, alternate
+from benchmarks.baton import Lap, Worker, alternate, gflops
 from benchmarks.configurations import Configuration
 from benchmarks.pairs import build_pairs
 from benchmarks.pairs import work_of as work_of_pairs
@@ -121,6 +121,8 @@ def compare(
         "square GFLOP/s": Spread.of(square),
         "model GFLOP/s": Spread.of(model),
     }
+    if "new sizes" in ceiling[0].parts:
+        figures["new sizes GFLOP/s"] = Spread.of(gflops(ceiling, "new sizes"))
     for side, laps in (("", ours), ("peer ", peer)):
         figures[f"{side}tokens/s"] = ratios(useful, [lap.seconds for lap in laps])
         figures[f"{side}read"] = Spread.of([sum(lap.read_tokens for lap in laps) / sum(useful)])
@@ -134,10 +136,6 @@ def compare(
         TOLERANCE[configuration.task.precision],
         len(ours),
     )
-
-
-def gflops(laps: Sequence[Lap], size: str) -> list[float]:
-    return [lap.part_flops[size] / lap.parts[size] / 1e9 for lap in laps]
 
 
 def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
@@ -178,7 +176,7 @@ def rollouts(configuration: Configuration, rounds: int, threads: int) -> Result:
     figures = rollout_figures.shares(laps["ours"], laps["ceiling"], facts["ours"])
     if not configuration.peer:
         return Result(configuration.name, figures, rounds=rounds)
-    figures |= rollout_figures.beside(laps["ours"], laps["peer"])
+    figures |= rollout_figures.beside(laps["ours"], laps["peer"], laps["ceiling"])
     figures |= memory_figures(task, laps["ours"][-1].working_memory_mb, laps["peer"][-1].working_memory_mb)
     difference = rollout_figures.difference(workers["ours"].laps[0].losses, workers["peer"].laps[0].losses, replayed)
     return Result(configuration.name, figures, difference, TOLERANCE[task.precision], rounds)

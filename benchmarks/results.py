@@ -7,6 +7,7 @@ table: a ratio of today beside a ratio of last month's code says nothing.
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -73,9 +74,14 @@ class Record:
 
     def save(self, path: Path) -> None:
         """Whole or not at all: a run may be stopped while it writes."""
+        stored = asdict(self)
+        for result in stored["results"].values():
+            result["figures"] = {name: [*map(_short, spread.values())] for name, spread in result["figures"].items()}
+            result["seconds"] = round(result["seconds"], 1)
+        text = re.sub(r"\[[^\[\]]*\]", lambda found: " ".join(found[0].split()), json.dumps(stored, indent=1))
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(".new")
-        new.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        new.write_text(text + "\n", encoding="utf-8")
         new.replace(path)
 
     @classmethod
@@ -93,6 +99,11 @@ class Record:
             self.results = other.results | self.results
 
 
+def _short(value: float) -> float:
+    """Five digits: more would be noise."""
+    return float(f"{value:.5g}")
+
+
 def _result(stored: Mapping[str, Any]) -> Result:
-    figures = {name: Spread(**spread) for name, spread in stored["figures"].items()}
+    figures = {name: Spread(*spread) for name, spread in stored["figures"].items()}
     return Result(**{**stored, "figures": figures})

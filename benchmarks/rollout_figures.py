@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from benchmarks.baton import Lap
+from benchmarks.baton import Lap, gflops
 from benchmarks.results import Spread
 
 PARTS = ("writing", "scoring", "training")
@@ -22,22 +22,16 @@ def seconds_of(lap: Lap) -> dict[str, float]:
 
 def shares(ours: Sequence[Lap], ceiling: Sequence[Lap], facts: Mapping[str, float]) -> dict[str, Spread]:
     """Where our own time goes, and how near each part is to the ceiling."""
-    square = [lap.part_flops["square"] / lap.parts["square"] / 1e9 for lap in ceiling]
-    figures = {
-        f"{size} GFLOP/s": Spread.of([lap.part_flops[size] / lap.parts[size] / 1e9 for lap in ceiling])
-        for size in ("square", "model", "few rows")
-    }
+    square = gflops(ceiling, "square")
+    figures = {f"{size} GFLOP/s": Spread.of(gflops(ceiling, size)) for size in ("square", "model", "few rows")}
     taken = [seconds_of(lap) for lap in ours]
-    whole = []
     for part in PARTS:
         figures[part] = Spread.of([t[part] / lap.seconds for t, lap in zip(taken, ours, strict=True)])
         rates = [lap.part_flops[part] / t[part] / 1e9 for lap, t in zip(ours, taken, strict=True)]
         if any(rates):
             figures[f"{part} GFLOP/s"] = Spread.of(rates)
             figures[f"{part} ceiling"] = Spread.of([r / peak for r, peak in zip(rates, square, strict=True)])
-    for lap, peak in zip(ours, square, strict=True):
-        whole.append(sum(lap.part_flops.values()) / lap.seconds / 1e9 / peak)
-    figures["ceiling"] = Spread.of(whole)
+    figures["ceiling"] = share_of_ceiling(ours, ceiling)
     figures["tokens/s"] = Spread.of([lap.useful_tokens / lap.seconds for lap in ours])
     figures["memory MB"] = Spread.of([ours[-1].working_memory_mb])
     figures["models MB"] = Spread.of([facts["models_mb"]])
@@ -45,8 +39,14 @@ def shares(ours: Sequence[Lap], ceiling: Sequence[Lap], facts: Mapping[str, floa
     return figures
 
 
-def beside(ours: Sequence[Lap], peer: Sequence[Lap]) -> dict[str, Spread]:
-    """GRPO beside TRL's, in useful tokens per second: of the whole, of writing, of the rest."""
+def share_of_ceiling(laps: Sequence[Lap], ceiling: Sequence[Lap]) -> Spread:
+    """Of whole rollouts with their training."""
+    rates = [sum(lap.part_flops.values()) / lap.seconds / 1e9 for lap in laps]
+    return Spread.of([rate / peak for rate, peak in zip(rates, gflops(ceiling, "square"), strict=True)])
+
+
+def beside(ours: Sequence[Lap], peer: Sequence[Lap], ceiling: Sequence[Lap]) -> dict[str, Spread]:
+    """GRPO beside TRL's, in useful tokens per second: of the whole, of writing, of the rest; and TRL's share."""
 
     def rate(lap: Lap, part: str) -> float:
         writing = lap.parts["writing"]
@@ -59,6 +59,7 @@ def beside(ours: Sequence[Lap], peer: Sequence[Lap]) -> dict[str, Spread]:
         return lap.useful_tokens / lap.wall_seconds
 
     return {
+        "peer ceiling": share_of_ceiling(peer, ceiling),
         "speed": ratio("whole"),
         "writing speed": ratio("writing"),
         "rest speed": ratio("rest"),

@@ -30,7 +30,7 @@ KIND_SECONDS = {**dict.fromkeys(KINDS, 0.1), REST: 0.6}
 
 
 def ceiling_lap() -> Lap:
-    sizes = ("square", "model", "few rows")
+    sizes = ("square", "model", "few rows", "new sizes")
     return Lap(parts=dict.fromkeys(sizes, 1.0), part_flops=dict.fromkeys(sizes, 100e9))
 
 
@@ -47,12 +47,14 @@ def trained(
 def rolled_out(name: str) -> Result:
     ours = Lap(4.0, 4.0, 1000, 300.0, useful_tokens=1000, parts={"writing": 2.0, "rollout": 3.0})
     ours.part_flops = {"writing": 20e9, "scoring": 40e9, "training": 50e9}
-    peer = Lap(10.0, 10.0, 2000, 900.0, useful_tokens=1000, parts={"writing": 4.0})
+    peer = Lap(10.0, 10.0, 2000, 900.0, useful_tokens=1000, parts={"writing": 4.0}, part_flops=ours.part_flops)
     facts = {"models_mb": 65.0, "loaded_mb": 70.0}
     figures = rollout_figures.shares([ours], [ceiling_lap()], facts)
     if KNOWN[name].peer:
         memory = trained("sft").figures
-        figures |= rollout_figures.beside([ours], [peer]) | {n: memory[n] for n in memory if "memory" in n or "MB" in n}
+        figures |= rollout_figures.beside([ours], [peer], [ceiling_lap()]) | {
+            n: memory[n] for n in memory if "memory" in n or "MB" in n
+        }
     return Result(name, figures, 0.0 if KNOWN[name].peer else None, 1e-4, 1)
 
 
@@ -92,6 +94,7 @@ def test_a_rollouts_parts_are_shares_of_its_time_and_of_the_ceiling():
     figures = rolled_out("grpo").figures
     assert [figures[part].median for part in rollout_figures.PARTS] == [0.5, 0.25, 0.25]
     assert [figures[f"{part} ceiling"].median for part in rollout_figures.PARTS] == pytest.approx([0.1, 0.4, 0.5])
+    assert figures["ceiling"].median == pytest.approx(0.275) and figures["peer ceiling"].median == pytest.approx(0.11)
     assert figures["speed"].median == 2.5 and figures["writing speed"].median == 2 and figures["rest speed"].median == 3
 
 
@@ -267,7 +270,7 @@ def test_the_ceilings_products_are_those_of_the_model():
     from torch.utils.flop_counter import FlopCounterMode
 
     products = Products(Task(method="grpo", rows_per_step=2))
-    for work in (products.training, products.writing):
+    for work in (products.training, products.writing, products.training_on_another_number_of_tokens):
         with FlopCounterMode(display=False) as counter:
             flops = work()
         assert counter.get_total_flops() == flops
