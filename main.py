@@ -63,7 +63,7 @@ def route(argv: list[str]) -> int:
     else:
         near = difflib.get_close_matches(verb, commands.VERBS, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(commands.VERBS)}"
-        return complain(f"unknown command {verb!r}: {hint} (python main.py --help)", 2)
+        return complain(f"unknown command {verb[:80]!r}: {hint} (python main.py --help)", 2)
     return 0
 
 
@@ -112,7 +112,7 @@ def guarded(work: Callable[[], int], debug: bool) -> int:
 
     The line may quote a template, a row or a server: its control characters are shown, never obeyed by the terminal.
     """
-    from auto_bot_tuner.utils.errors import UserError, unexpected
+    from auto_bot_tuner.utils.errors import UserError, refused_by_the_system, shortened, unexpected
     from auto_bot_tuner.utils.terminal import neutral
 
     try:
@@ -120,7 +120,7 @@ def guarded(work: Callable[[], int], debug: bool) -> int:
     except UserError as error:
         if debug:
             traceback.print_exc()
-        return complain(neutral(str(error)), error.exit_code)
+        return complain(neutral(shortened(str(error))), error.exit_code)
     except Terminated:
         return complain("terminated", 143)
     except KeyboardInterrupt:
@@ -134,7 +134,9 @@ def guarded(work: Callable[[], int], debug: bool) -> int:
     except Exception as error:  # the edge of the program: a bug of ours or of a library, in one line all the same
         if debug:
             traceback.print_exc()
-        return complain(f"{neutral(unexpected(error))} (unexpected; --debug shows where)", 1)
+        refusal = refused_by_the_system(error) if isinstance(error, OSError) else None
+        words = refusal or f"{unexpected(error)} (unexpected; --debug shows where)"
+        return complain(neutral(shortened(str(words))), 1)
 
 
 def complain(message: str, exit_code: int) -> int:
@@ -159,5 +161,6 @@ if __name__ == "__main__":
     use_the_environment()
     import src  # noqa: F401 - the doorway: finds auto_bot_tuner in a checkout that is not installed
 
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a log that is followed grows line by line
+    # A log that is followed grows line by line; a terminal that cannot show a character gets its escape, not a crash.
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(main(sys.argv[1:]))

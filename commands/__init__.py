@@ -47,7 +47,9 @@ VERBS = {
 def parse(verb: str, argv: Sequence[str]) -> Any:
     """The `Arguments` of a verb. Its handler is imported here, and nothing heavy before its `run` is called."""
     from auto_bot_tuner.utils.arguments import parse_arguments
+    from auto_bot_tuner.utils.errors import check_words
 
+    check_words(argv)
     handler = importlib.import_module(f"commands.{VERBS[verb].module}")
     layers = handler.layers(argv) if hasattr(handler, "layers") else None
     return parse_arguments(handler.Arguments, argv, f"python main.py {verb}", layers)

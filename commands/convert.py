@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from auto_bot_tuner.training.config import STRICT
 from auto_bot_tuner.utils.errors import UsageError
 from auto_bot_tuner.utils.paths import expanded
+from auto_bot_tuner.utils.terminal import neutral
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -68,7 +69,7 @@ def run(arguments: MergeArguments | ExportArguments) -> None:
         UserError: the model cannot be had, or cannot be carried by this format.
     """
     lines = merge(arguments) if isinstance(arguments, MergeArguments) else export(arguments)
-    print("\n".join(lines))
+    print(neutral("\n".join(lines)))
 
 
 def merge(arguments: MergeArguments) -> list[str]:
@@ -105,7 +106,7 @@ def export(arguments: ExportArguments) -> list[str]:
         raise UsageError("--dtype q8_0 is for gguf and ollama: safetensors folders hold float32, float16 or bfloat16")
     if arguments.name and arguments.format == "safetensors":
         raise UsageError("--name is for gguf and ollama: a safetensors folder goes by its own name")
-    if set(arguments.name) & set("/\\\n\0") or arguments.name.startswith("."):
+    if set(arguments.name) & set("/\\") or arguments.name.startswith(".") or not arguments.name.isprintable():
         raise UsageError(f"--name {arguments.name!r} is no name for a file: the folder is what --output says")
     check_output(output, arguments.overwrite, find_model(arguments.checkpoint, arguments.trust_remote_code).path)
     return WRITERS[arguments.format](arguments, output)

@@ -12,6 +12,7 @@ import tyro
 from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.hub.cache import INDEX
+from auto_bot_tuner.hub.errors import NONSENSE, no_hub
 from auto_bot_tuner.training.config import STRICT
 from auto_bot_tuner.utils.errors import UsageError, UserError, one_line
 from auto_bot_tuner.utils.model_source import WEIGHTS
@@ -208,6 +209,8 @@ def hub_refusals(repo: str) -> Iterator[None]:
         ) from error
     except (OSError, ValueError) as error:
         raise UserError(f"the hub did not take it ({one_line(error)}): mend that and run the same again") from error
+    except NONSENSE as error:
+        raise no_hub(error) from error
 
 
 def refusal(repo: str, error: Any) -> UserError:

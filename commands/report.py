@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.training.config import STRICT
 from auto_bot_tuner.utils.errors import UsageError
+from auto_bot_tuner.utils.terminal import neutral
 from commands.json_file import check_writable
 
 FILE = "report.html"
@@ -36,7 +37,7 @@ def run(arguments: Arguments) -> None:
         UserError: a run has no metrics yet.
     """
     page = write(arguments)
-    print(f"The report is in {page}: open it in a browser")
+    print(neutral(f"The report is in {page}: open it in a browser"))
     if arguments.open:
         import webbrowser
 

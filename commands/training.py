@@ -12,6 +12,7 @@ from auto_bot_tuner.training.config import DatasetConfig
 from auto_bot_tuner.training.events import Callback, Event
 from auto_bot_tuner.utils.errors import UsageError
 from auto_bot_tuner.utils.run_config import RunConfig, save_run_config
+from auto_bot_tuner.utils.terminal import neutral
 from commands import CONFIGS
 from commands.closing import closing_words, next_steps
 from commands.layers import RunArguments, preset_path
@@ -133,7 +134,7 @@ def describe_dry_run(trainer: Trainer) -> str:
 def say(text: str) -> None:
     """Print once, not once per process of a distributed run."""
     if os.environ.get("RANK", "0") == "0":
-        print(text, flush=True)
+        print(neutral(text), flush=True)
 
 
 def describe_run(trainer: Trainer) -> str:

@@ -24,6 +24,8 @@ from questionary.prompts.common import InquirerControl
 from rich.console import Console
 from rich.text import Text
 
+from auto_bot_tuner.utils.terminal import neutral
+
 console = Console(highlight=False)
 
 STYLE = questionary.Style(
@@ -62,6 +64,7 @@ def fit(text: str, width: int) -> str:
     >>> fit("checkpoints/demo", 8)
     'checkpo…'
     """
+    text = neutral(text)  # names of files and of models are anybody's
     return text if len(text) <= width else text[: width - 1] + "…"
 
 

@@ -6,10 +6,12 @@ segments and turns them into tokens.
 
 from __future__ import annotations
 
+from textwrap import shorten
 from typing import Any
 
 from auto_bot_tuner.utils.errors import UserError
 from auto_bot_tuner.utils.paths import expanded
+from auto_bot_tuner.utils.patience import at_most
 
 Message = dict[str, str]
 Conversation = list[Message]
@@ -29,6 +31,9 @@ BUILT_IN_TEMPLATE = (
 # As every published template does: other tools add no BOS to what a template has written.
 BUILT_IN_BOS = "{{- bos_token -}}"
 USE_BUILT_IN = "--chat-template builtin"
+MAX_TEMPLATE = 1_000_000  # characters; the longest that models come with have some ten thousand
+# Rendering takes some 50 µs a conversation. On the busiest machine it does not take this long.
+SECONDS, SECONDS_EACH = 10.0, 0.1
 
 
 class ConversationError(UserError):
@@ -47,7 +52,7 @@ def choose_template(tokenizer: Any, chat_template: str = "") -> str:
     """
     if chat_template and chat_template != "builtin":
         try:
-            return expanded(chat_template).read_text(encoding="utf-8")
+            return checked(expanded(chat_template).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
                 f"chat template {chat_template!r} cannot be read ({type(error).__name__}): "
@@ -55,10 +60,32 @@ def choose_template(tokenizer: Any, chat_template: str = "") -> str:
             ) from error
     if tokenizer.chat_template and not chat_template:
         # A dict of several named templates: `get_chat_template` picks the one for plain talk.
-        return str(tokenizer.get_chat_template())
+        return checked(str(tokenizer.get_chat_template()))
     if tokenizer.eos_token is None:
         raise UserError("the tokenizer has no eos_token, so no answer could end: set one, or give it a chat template")
     return BUILT_IN_BOS + BUILT_IN_TEMPLATE if own_bos(tokenizer) else BUILT_IN_TEMPLATE
+
+
+def checked(template: str) -> str:
+    """A template as one may be written. It is a program of its author's, which comes with models and runs here.
+
+    transformers runs it in jinja2's sandbox: it reaches no file, no module and no attribute of Python's own; loops
+    are broken off by `render`. What is left is one operation that takes hours, as 9 ** 9 ** 9 does.
+
+    Raises:
+        UserError: it is larger than a template is, or takes powers.
+    """
+    from jinja2 import Environment, TemplateError, nodes
+
+    cause = f"is larger than a template can be ({MAX_TEMPLATE:,} characters)" if len(template) > MAX_TEMPLATE else ""
+    try:
+        if not cause and "**" in template and next(Environment().parse(template).find_all(nodes.Pow), None):
+            cause = "takes powers of numbers (**), with which no conversation is written"
+    except (TemplateError, RecursionError):
+        pass  # rendering it says what is wrong, and where
+    if cause:
+        raise UserError(f"the chat template {cause}: use {USE_BUILT_IN}, or another template")
+    return template
 
 
 def own_bos(tokenizer: Any) -> list[int]:
@@ -82,17 +109,22 @@ def render(tokenizer: Any, template: str, conversations: list[Conversation], ope
         )
 
     # Templates are programs: besides raising on purpose they may index, add or call what is not there.
-    refusals = (TemplateError, TypeError, ValueError, KeyError, IndexError)
-    try:
-        return apply(conversations) if conversations else []
-    except refusals:
-        pass  # one of them: render one by one to say which
-    for index, conversation in enumerate(conversations):
+    refusals = (
+        *(TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError),
+        *(RecursionError, MemoryError),
+    )
+    too_long = f"the chat template takes forever to write a conversation: use {USE_BUILT_IN}, or another template"
+    with at_most(SECONDS + SECONDS_EACH * len(conversations), too_long):
         try:
-            apply([conversation])
-        except refusals as error:
-            reason = " ".join(str(error).split())
-            raise ConversationError(
-                index, f"the chat template refuses this conversation ({reason}); mend the row or use {USE_BUILT_IN}"
-            ) from error
+            return apply(conversations) if conversations else []
+        except refusals:
+            pass  # one of them: render one by one to say which
+        for index, conversation in enumerate(conversations):
+            try:
+                apply([conversation])
+            except refusals as error:
+                reason = shorten(" ".join(str(error).split()) or type(error).__name__, 200, placeholder=" …")
+                raise ConversationError(
+                    index, f"the chat template refuses this conversation ({reason}); mend the row or use {USE_BUILT_IN}"
+                ) from error
     raise AssertionError("the template failed on a batch but on none of its conversations")

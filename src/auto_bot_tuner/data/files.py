@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.utils.errors import UserError, one_line
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
@@ -73,6 +73,8 @@ def _parse(text: str, where: str) -> Any:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
         raise UserError(f"{where}: broken JSON ({error.msg} at {place}); mend or remove it") from error
+    except ValueError as error:  # Python reads no number of more than some thousand digits
+        raise UserError(f"{where}: a number of too many digits to be one; mend or remove it") from error
     except RecursionError as error:
         raise UserError(f"{where}: JSON nested too deeply to be a row; mend or remove it") from error
 
@@ -82,6 +84,9 @@ def _read_csv(path: Path) -> Numbered:
     reader = csv.DictReader(io.StringIO("\n".join(_lines(path)), newline=""), strict=True)
     rows, places = [], []
     try:
+        header = reader.fieldnames or ()
+        if doubled := next((name for name in header if header.count(name) > 1), None):
+            raise UserError(f"{path.name} line 1: column {doubled[:40]!r} stands twice: rename one, or it is lost")
         for row in reader:
             place = f"line {reader.line_num}"
             if None in row or None in row.values():
@@ -102,7 +107,10 @@ def _read_parquet(path: Path) -> Numbered:
 
     try:
         rows = parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is no readable parquet file ({reason}); write or download it again") from error
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno:  # the disk's refusal, not the content's
+            raise
+        raise UserError(
+            f"{path} is no readable parquet file ({one_line(error)}); write or download it again"
+        ) from error
     return rows, [f"row {i}" for i in range(len(rows))]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from auto_bot_tuner.hub.errors import gated, not_found, unreachable
+from auto_bot_tuner.hub.errors import NONSENSE, gated, no_hub, not_found, unreachable
 from auto_bot_tuner.utils.errors import UserError, one_line
 from auto_bot_tuner.utils.terminal import neutral
 
@@ -39,6 +39,8 @@ def load_from_hub(name: str, subset: str = "", shows_progress: bool = False) -> 
         raise UserError(f"the hub refused data set {name!r} ({one_line(error)}): try again later") from error
     except ValueError as error:  # which subsets there are, and which is missing, stands in the message
         raise UserError(f"data set {name!r} {_subsets(error, subset)}; choose one with --subset") from error
+    except NONSENSE as error:
+        raise no_hub(error) from error
     except (DatasetsError, RuntimeError, OSError) as error:
         cause = error.__cause__ or error
         if _is_full(error) or _is_full(cause):

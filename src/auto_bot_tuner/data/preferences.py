@@ -146,7 +146,7 @@ def _unpaired(row: Row, where: str) -> Preference:
 def _number(value: Any, column: str, where: str) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise UserError(
@@ -203,6 +203,8 @@ def _conversation(given: Any, prompt: Conversation | None, side: Any, column: st
             return [*(prompt or []), *checked_messages(turns, column, where, first=("assistant",))]
         system = [message for message in prompt or [] if message["role"] == "system"]
         whole = checked_messages(turns, column, where)
+        if not whole:  # an empty system message alone
+            return []
         return whole if whole[0]["role"] == "system" else system + whole
     text = text_in({column: side}, column, where)
     if is_transcript(text):

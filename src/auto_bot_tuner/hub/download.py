@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 from auto_bot_tuner.hub.cache import Kind, hub_folder
-from auto_bot_tuner.hub.errors import hub_error
+from auto_bot_tuner.hub.errors import NONSENSE, hub_error
 from auto_bot_tuner.utils.errors import UserError
 from auto_bot_tuner.utils.local_paths import missing_path
 from auto_bot_tuner.utils.model_source import patterns, refuse_without_weights
@@ -43,13 +43,13 @@ def list_repository(name: str, kind: Kind) -> Listing:
 
     try:
         info: Any = HfApi().repo_info(name, repo_type=kind, files_metadata=True, timeout=10)
+        return Listing({str(file.rfilename): int(file.size or 0) for file in info.siblings or []})
     except HFValidationError as error:
         raise missing_path(name, kind) from error
     except OfflineModeIsEnabled as error:
         raise hub_error(name, ConnectionError(), kind, is_needed=False) from error
-    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    except (HfHubHTTPError, httpx.HTTPError, OSError, *NONSENSE) as error:
         raise hub_error(name, error, kind, is_needed=False) from error
-    return Listing({file.rfilename: file.size or 0 for file in info.siblings or []})
 
 
 def wanted_of_model(name: str, listing: Listing, trust_remote_code: bool) -> tuple[Listing, Listing]:

@@ -22,6 +22,8 @@ OFFLINE_CURE: dict[Kind, str] = {
     "tiny-preferences, tiny-prompts (for PPO) or tiny-puzzles (for GRPO)",
 }
 FETCH_CURE = "connect to the network and run the same again; what is here already: python main.py download list"
+# What huggingface_hub runs into where the answer is not the hub's: a login page, a proxy's, another server's.
+NONSENSE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 LIKE = 0.6  # least similarity (difflib's ratio) of a name that is proposed
 ASKED = 20  # names per search at the hub
 
@@ -46,10 +48,21 @@ def hub_error(name: str, error: Exception, kind: Kind = "model", is_needed: bool
     if isinstance(error, HfHubHTTPError):
         instead = f", or name a local {'folder' if kind == 'model' else 'file'}" if is_needed else ""
         return UserError(f"the hub refused {WORDS[kind]} {name} ({one_line(error)}): try again later{instead}")
+    if isinstance(error, NONSENSE) and not isinstance(error, OSError):
+        return no_hub(error)
     cause = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else one_line(error)
     return UserError(
         f"could not download {name} into {constants.HF_HUB_CACHE} ({cause}): "
         "free some space or set HF_HOME to another folder, then run again; what has arrived is kept"
+    )
+
+
+def no_hub(error: Exception) -> UserError:
+    from huggingface_hub import constants
+
+    return UserError(
+        f"{constants.ENDPOINT} does not answer as the hub does ({one_line(error)}): check the network (a login page? a "
+        "proxy?) and HF_ENDPOINT"
     )
 
 
@@ -134,6 +147,6 @@ def search(name: str, kind: Kind) -> list[str]:
     try:
         for question in questions:
             found += [entry.id for entry in find(**question, sort="downloads", limit=ASKED)]
-    except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError):
+    except (HfHubHTTPError, httpx.HTTPError, OSError, *NONSENSE):
         pass  # it is a help, not the work
     return found

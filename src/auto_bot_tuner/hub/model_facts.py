@@ -34,8 +34,9 @@ def read_facts(folder: Path) -> ModelFacts:
     """The facts of a model's or an adapter's folder. A damaged file is one that says nothing."""
     config, adapter = read_object(folder / "config.json"), read_object(folder / "adapter_config.json")
     parameters, dtypes = _weights(folder)
-    architectures = config.get("architectures") or [str(config.get("model_type", ""))]
-    name = f"LoRA adapter, rank {adapter.get('r')}" if adapter else str(architectures[0])
+    architectures = config.get("architectures")
+    named = architectures if isinstance(architectures, list) and architectures else [config.get("model_type", "")]
+    name = f"LoRA adapter, rank {adapter.get('r')}" if adapter else str(named[0])
     return ModelFacts(
         architecture=name,
         parameters=parameters,
@@ -80,12 +81,11 @@ def _weights(folder: Path) -> tuple[int, set[str]]:
     for path in sorted(path for name in names for path in folder.glob(name)):
         try:
             header = read_header(path)
+            tensors = [tensor for name, tensor in header.items() if not _is_mask(name, tensor["shape"])]
+            count += sum(int(math.prod(tensor["shape"])) for tensor in tensors)
+            dtypes |= {str(tensor["dtype"]) for tensor in tensors}
         except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
             continue
-        for name, tensor in header.items():
-            if not _is_mask(name, tensor["shape"]):
-                count += math.prod(tensor["shape"])
-                dtypes.add(str(tensor["dtype"]))
     return count, dtypes
 
 

@@ -61,6 +61,8 @@ def pack(folder: Path) -> Parcel:
     folder = model_folder(folder)
     files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
     sent = {name: path for name, path in files.items() if is_sent(name)}
+    for name, path in sent.items():
+        refuse_link(name, path, folder)
     parcel = Parcel(folder, dict(sent), [name for name in files if name not in sent])
     check_whole(folder, sent)
     leave_useless_adapter(parcel)
@@ -78,6 +80,17 @@ def is_sent(name: str) -> bool:
     if inside not in ("", ADAPTER) or any(fnmatch(own, pattern) for pattern in STATE):
         return False
     return any(fnmatch(own, pattern) for pattern in SENT)
+
+
+def refuse_link(name: str, path: Path, folder: Path) -> None:
+    """A link is sent as what it points to: in somebody else's checkpoint that may be a file of yours.
+
+    Raises:
+        UserError: it leads out of the folder, and not to where the hub's own cache keeps a model's files.
+    """
+    target, blobs = path.resolve(), folder.resolve().parent.parent / "blobs"
+    if not target.is_relative_to(folder.resolve()) and target.parent != blobs:
+        raise UserError(f"{folder / name} is a link to {target}: put the file itself there if it is to be sent")
 
 
 def check_whole(folder: Path, sent: dict[str, Path]) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 from auto_bot_tuner.rewards.source import Attempt
 from auto_bot_tuner.rewards.verifiers import Verifier
-from auto_bot_tuner.utils.errors import UsageError
 from auto_bot_tuner.utils.user_functions import UserFunction, as_text, checked_function, user_function
 
 SIGNATURES = {2: "(prompt, response)", 3: "(prompt, response, row), and return a number"}
@@ -39,12 +38,7 @@ def reward_of_function(function: Callable[..., Any]) -> Verifier:
         path = inspect.getsourcefile(function) or name
     except TypeError:  # an object that can be called
         path = name
-    try:
-        return one_by_one(name, checked_function(function, f"reward {name}", path, SIGNATURES))
-    except ValueError as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(f"reward {name}: Python cannot tell what it takes; wrap it in a function of yours") from error
+    return one_by_one(name, checked_function(function, f"reward {name}", path, SIGNATURES))
 
 
 def one_by_one(name: str, function: UserFunction) -> Verifier:

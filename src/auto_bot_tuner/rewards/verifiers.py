@@ -28,7 +28,9 @@ from auto_bot_tuner.evaluation.reference import normalised, question_and_answer
 from auto_bot_tuner.rewards.numbers import as_number, last_number, same_number
 from auto_bot_tuner.rewards.source import Attempt
 from auto_bot_tuner.utils.errors import UsageError, UserError
+from auto_bot_tuner.utils.patience import at_most
 
+REGEX_SECONDS = 10.0  # for one response; a pattern that does not backtrack takes microseconds
 GOLD_COLUMNS = ("task", "key", "output")
 FINAL_LINE = re.compile(r"####[ \t]*(\S[^\n]*?)\s*\Z")  # GSM8K: the work, then "#### 42" as the last line
 
@@ -151,7 +153,13 @@ def made_regex(pattern: str, _: bool) -> Callable[[Attempt], bool]:
         compiled = re.compile(pattern, re.DOTALL)
     except (re.error, RecursionError, OverflowError) as error:
         raise UsageError(f"reward regex:{pattern}: the pattern cannot be read ({error}); mend it") from error
-    return lambda attempt: compiled.search(attempt.response) is not None
+    slow = f"reward regex:{pattern} takes forever on a response: write it without a repeat inside a repeat, as (a+)+ is"
+
+    def is_found(attempt: Attempt) -> bool:
+        with at_most(REGEX_SECONDS, slow):
+            return compiled.search(attempt.response) is not None
+
+    return is_found
 
 
 def made_json(argument: str, has_argument: bool) -> Callable[[Attempt], bool]:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 
 from auto_bot_tuner.utils.errors import UserError, one_line
 from auto_bot_tuner.utils.model_source import ModelSource
 from auto_bot_tuner.utils.score_head import scores_text
-from auto_bot_tuner.utils.weight_files import check_finite, check_loading_report
+from auto_bot_tuner.utils.weight_files import check_finite, check_loading_report, check_sizes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 
 # What transformers raises for a config.json or weights that it cannot make a model of.
-REFUSALS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, StrictDataclassError)
+REFUSALS = (
+    *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, ImportError),
+    *(AssertionError, MemoryError, StrictDataclassError, SafetensorError),
+)
 
 
 def load_architecture(source: ModelSource, trust_remote_code: bool) -> PreTrainedConfig:
@@ -63,6 +67,7 @@ def load_weights(
     """
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    check_sizes(source.name, architecture, source.path)
     auto_class = AutoModelForSequenceClassification if scores_text(architecture) else AutoModelForCausalLM
     try:
         model, report = auto_class.from_pretrained(

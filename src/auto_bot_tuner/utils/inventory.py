@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from auto_bot_tuner.training.lineage import possible_runs
-from auto_bot_tuner.training.run_folder import LOCK, STATE_FILE, checkpoints, newest_checkpoint, owner_of
+from auto_bot_tuner.training.lock import LOCK, owner_of
+from auto_bot_tuner.training.run_folder import checkpoints, newest_checkpoint
+from auto_bot_tuner.training.soundness import STATE_FILE
 from auto_bot_tuner.utils.errors import UserError
-from auto_bot_tuner.utils.json_files import read_object
+from auto_bot_tuner.utils.json_files import count_in, read_object
 from auto_bot_tuner.utils.strict_yaml import read_yaml
 
 if TYPE_CHECKING:
@@ -103,7 +105,7 @@ def read_run(folder: Path) -> RunFound:
     with contextlib.suppress(UserError):
         config = read_yaml(folder / "config.yaml")
     step, evaluation = last_words(folder / "metrics.jsonl")
-    total = record.get("total_steps") or planned_steps(folder)
+    total = count_in(record, "total_steps") or planned_steps(folder)
     status, checkpoint = status_of(folder, str(record.get("status", ""))), newest_checkpoint(folder)
     if status == "interrupted" and checkpoint is not None:  # the log is written now and then, and may be ahead as well
         step = int(checkpoint.name.rpartition("-")[2])
@@ -113,7 +115,7 @@ def read_run(folder: Path) -> RunFound:
         model=name_in(config) or name_in(record) or parent_of(record),
         status=status,
         step=step,
-        total=total if isinstance(total, int) else None,
+        total=total,
         evaluation=evaluation,
         changed=max(path.stat().st_mtime for path in [folder, *(folder / m for m in MARKS)] if path.exists()),
     )
@@ -147,9 +149,8 @@ def status_of(folder: Path, said: str) -> Status:
 def planned_steps(folder: Path) -> int | None:
     """The run's length as a checkpoint remembers it (a constant learning rate has no fixed one: None)."""
     for checkpoint in reversed(checkpoints(folder)):
-        shape = read_object(checkpoint / STATE_FILE).get("shape")
-        if isinstance(shape, dict) and shape.get("total_steps"):
-            return int(shape["total_steps"])
+        if steps := count_in(read_object(checkpoint / STATE_FILE).get("shape"), "total_steps"):
+            return steps
     return None
 
 
@@ -166,13 +167,15 @@ def last_words(metrics: Path) -> tuple[int, dict[str, float]]:
     for line in lines:
         try:
             values = json.loads(line)
-            step = max(step, int(values["step"]))
-        except (ValueError, KeyError, TypeError):  # cut by our reading, or by a kill
+        except (ValueError, RecursionError):  # cut by our reading, or by a kill
             continue
+        if not isinstance(values, dict):
+            continue
+        step = max(step, count_in(values, "step"))
         of_evaluation = {
             name.removeprefix("eval_"): float(value)
             for name, value in values.items()
-            if name.startswith("eval_") and isinstance(value, (int, float))
+            if name.startswith("eval_") and isinstance(value, (int, float)) and abs(value) < 1e300
         }
         evaluation = of_evaluation or evaluation
     return step, evaluation

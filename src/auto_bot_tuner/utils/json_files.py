@@ -29,6 +29,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return list(_objects(lines))
 
 
+def count_in(found: Any, name: str) -> int:
+    """A count (steps, rows) in an object that was read; 0 where it says none."""
+    value = found.get(name) if isinstance(found, dict) else None
+    return value if isinstance(value, int) and 0 < value < 2**63 else 0
+
+
 def _objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:

@@ -127,11 +127,10 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> PreTrainedTokeni
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=config.trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+    except Exception as error:  # transformers' of all kinds, and bare Exception of the tokenizers library (Rust)
         raise UserError(f"the tokenizer of {source.name} cannot be read ({one_line(error)}): copy it again") from error
-    except Exception as error:
-        # The tokenizers library (Rust) raises bare Exception for a tokenizer.json that it cannot parse.
-        if type(error) is not Exception:
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # Rust's word for what it did not expect in tokenizer.json
             raise
         raise UserError(f"the tokenizer of {source.name} is damaged ({one_line(error)}): copy it again") from error
     if tokenizer.eos_token is None:
@@ -149,7 +148,7 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> PreTrainedTokeni
 def check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
     """Every token has a row in the embedding: an id beyond it is an index error deep inside the first step."""
     rows = model.get_input_embeddings().weight.shape[0]
-    largest = max(tokenizer.get_vocab().values())
+    largest = max(tokenizer.get_vocab().values(), default=0)
     if largest >= rows:
         raise UserError(
             f"{name}: the tokenizer has ids up to {largest}, the model's embedding only {rows} rows: use the tokenizer "

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from auto_bot_tuner.hub.cache import has_all_weights, is_cached
-from auto_bot_tuner.hub.errors import hub_error
+from auto_bot_tuner.hub.errors import NONSENSE, hub_error
 from auto_bot_tuner.utils.errors import UserError, one_line
+from auto_bot_tuner.utils.json_files import NO_JSON
 from auto_bot_tuner.utils.local_paths import is_path, missing_path, unfinished_run
 from auto_bot_tuner.utils.paths import expanded
 
@@ -128,7 +129,7 @@ def download(name: str, trust_remote_code: bool, progress_bar: Any = None) -> Pa
         )
     except HFValidationError as error:  # blanks, umlauts …: it can only have been meant as a path
         raise missing_path(name, "model") from error
-    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    except (HfHubHTTPError, httpx.HTTPError, OSError, *NONSENSE) as error:
         raise hub_error(name, error) from error
     finally:
         hub_logging.set_verbosity(verbosity)
@@ -152,7 +153,7 @@ def repository_files(name: str) -> list[str]:
 
     try:
         return HfApi().list_repo_files(name)
-    except (HfHubHTTPError, httpx.HTTPError, OSError):
+    except (HfHubHTTPError, httpx.HTTPError, OSError, *NONSENSE):
         return []
 
 
@@ -192,7 +193,7 @@ def read_adapter_config(folder: Path) -> dict[str, object]:
     path = folder / ADAPTER_CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except NO_JSON as error:
         raise UserError(f"{path} cannot be read ({one_line(error)}): copy the checkpoint again") from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise UserError(f"{path} is not of a LoRA adapter (peft_type LORA): only those can be trained and merged here")

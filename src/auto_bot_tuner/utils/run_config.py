@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.training.config import STRICT, DatasetConfig, ModelConfig, TrainingConfig
+from auto_bot_tuner.training.durable import write_whole
 from auto_bot_tuner.utils.errors import UsageError, UserError
 from auto_bot_tuner.utils.settings import Setting, in_one_line, nearest, settings_of
 from auto_bot_tuner.utils.strict_yaml import read_yaml
@@ -99,7 +100,7 @@ def save_run_config(path: Path, config: RunConfig) -> None:
         text = yaml.safe_dump(values, sort_keys=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)  # a half one would read as another run's
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 

@@ -6,14 +6,20 @@ in memory. In a file of settings both are accidents or attacks, so both are refu
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from auto_bot_tuner.utils.errors import UsageError
+from auto_bot_tuner.utils.errors import UsageError, check_words, one_line
 
-MAX_BYTES = 1_000_000  # a config is a page; a data set given by mistake should not be parsed for minutes
+MAX_BYTES = 200_000  # a config is a page; a data set given by mistake should not be parsed for minutes
+
+
+LONGEST = 40  # characters of a number
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+OCTAL = re.compile(r"[-+]?0[\d_]+$")  # 017 is 15 in YAML 1.1
 
 
 class StrictLoader(yaml.SafeLoader):
@@ -37,6 +43,23 @@ class StrictLoader(yaml.SafeLoader):
             seen.add(key)
         return super().construct_mapping(node, deep)
 
+    def construct_scalar(self, node: Any) -> Any:
+        try:
+            check_words([node.value])
+        except UsageError as error:  # "\0" and "\ud800" can be written in quotes
+            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from None
+        if node.tag in NUMBERS and (":" in node.value or OCTAL.match(node.value) or len(node.value) > LONGEST):
+            problem = f"{node.value[:LONGEST]} is no plain number (to the base of 60 or 8, or too long): write one"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return super().construct_scalar(node)
+
+    def refuse_tag(self, node: Any) -> None:
+        tag = node.tag.removeprefix("tag:yaml.org,2002:")
+        raise yaml.constructor.ConstructorError(None, None, f"tags (!{tag}) are not allowed", node.start_mark)
+
+
+StrictLoader.add_constructor(None, StrictLoader.refuse_tag)  # of all that SafeLoader knows no constructor for
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
@@ -45,19 +68,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UsageError: no such file, not readable as YAML, empty, no mapping, a doubled key, an alias.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{path} is larger than a config can be ({MAX_BYTES:,} bytes): is it a data file?")
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)  # not by its size: a pipe has none
     except FileNotFoundError:
         raise UsageError(f"no config file {path}{_neighbours(path)}") from None
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not a text file in UTF-8: is it a config?") from error
-    except RecursionError as error:
-        raise UsageError(f"{path} is nested too deeply to be a config") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}{_where(error)}: {_what(error)}") from error
+    if len(content) > MAX_BYTES:
+        raise UsageError(f"{path} is larger than a config can be ({MAX_BYTES:,} bytes): is it a data file?")
+    values = _parsed(path, content)
     if not values:
         raise UsageError(f"{path} is empty: it needs the sections model, dataset, training (see configs/)")
     if not isinstance(values, dict):
@@ -65,6 +84,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
             f"{path} holds a {type(values).__name__}, not sections like `model:` and `training:` (see configs/)"
         )
     return values
+
+
+def _parsed(path: Path, content: bytes) -> Any:
+    try:
+        return yaml.load(content.decode("utf-8"), Loader=StrictLoader)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not a text file in UTF-8: is it a config?") from error
+    except RecursionError as error:
+        raise UsageError(f"{path} is nested too deeply to be a config") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}{_where(error)}: {_what(error)}") from error
+    except ValueError as error:  # of a number or a date: 2026-02-31
+        raise UsageError(f"{path} holds a value that cannot be ({one_line(error)}): mend it, or quote it") from error
 
 
 def _where(error: yaml.YAMLError) -> str:

@@ -68,9 +68,12 @@ def checked_function(function: Callable[..., Any], told: str, path: str, signatu
     """`function` as a `UserFunction`, if it takes as many arguments as one of `signatures`.
 
     Raises:
-        UsageError: it does not.
+        UsageError: it does not, or nobody can tell.
     """
-    takes = number_of_arguments(function)
+    try:
+        takes = number_of_arguments(function)
+    except (TypeError, ValueError) as error:  # of functions written in C
+        raise UsageError(f"{told}: Python cannot tell what it takes; wrap it in a function of yours") from error
     if takes not in signatures:
         given = f"{takes} argument{'s' * (takes != 1)}"
         raise UsageError(f"{told}: the function takes {given}, expected {', or '.join(signatures.values())}")
@@ -117,7 +120,7 @@ def described(error: BaseException) -> str:
 def is_number(value: Any) -> bool:
     try:
         return math.isfinite(float(value))
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # whatever an object of the user's does when asked: an array of two is a RuntimeError of torch's
         return False
 
 

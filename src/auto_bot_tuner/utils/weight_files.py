@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from auto_bot_tuner.utils.errors import UserError, one_line
 
 INDEX = "model.safetensors.index.json"  # big models come in several files; this one says which tensor is where
+WIDTHS = ("vocab_size", "hidden_size", "intermediate_size", "n_positions", "num_attention_heads")
 PICKLED = ("pytorch_model*.bin", "adapter_model.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -26,31 +27,71 @@ def check_weight_files(folder: Path, single_file: str = "model.safetensors") -> 
     Raises:
         UserError: only pickled weights, none at all, or a damaged file.
     """
+    for path in weight_files(folder, single_file):
+        shapes_in(path)
+
+
+def weight_files(folder: Path, single_file: str = "model.safetensors") -> list[Path]:
+    """The files that hold the weights: one, or those that the index names.
+
+    Raises:
+        UserError: there is neither, or the index is damaged.
+    """
     if (folder / single_file).is_file():
-        files = [folder / single_file]
-    elif (folder / INDEX).is_file():
-        files = shards(folder / INDEX)
-    else:
-        pickled = next((path.name for pattern in PICKLED for path in folder.glob(pattern)), None)
-        cause = f"only pickled weights ({pickled})" if pickled else f"no weights ({single_file})"
-        raise UserError(
-            f"{folder} holds {cause}: safetensors are needed, since reading a pickle can run a stranger's code; "
-            "where you trust it, load it with transformers and save_pretrained() it, else choose another model"
-        )
-    for path in files:
-        try:
-            with safe_open(path, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path} is missing or damaged ({one_line(error)}): copy or download it again") from error
+        return [folder / single_file]
+    if (folder / INDEX).is_file():
+        return shards(folder / INDEX)
+    pickled = next((path.name for pattern in PICKLED for path in folder.glob(pattern)), None)
+    cause = f"only pickled weights ({pickled})" if pickled else f"no weights ({single_file})"
+    raise UserError(
+        f"{folder} holds {cause}: safetensors are needed, since reading a pickle can run a stranger's code; "
+        "where you trust it, load it with transformers and save_pretrained() it, else choose another model"
+    )
 
 
 def shards(index: Path) -> list[Path]:
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        return [index.parent / name for name in sorted(names)]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        outside = next((name for name in names if not name or Path(name).name != name), None)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(f"{index} is damaged ({one_line(error)}): copy or download it again") from error
+    if outside is not None or not names:
+        raise UserError(f"{index} names no files of its own folder ({outside!r}): copy or download it again")
+    return [index.parent / name for name in sorted(names)]
+
+
+def shapes_in(path: Path) -> dict[str, list[int]]:
+    """The shape of each tensor in a file, from its header.
+
+    Raises:
+        UserError: the file is missing or damaged: a download that was cut, or no safetensors but a pickle.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is missing or damaged ({one_line(error)}): copy or download it again") from error
+
+
+def check_sizes(name: str, architecture: Any, folder: Path) -> None:
+    """config.json describes no larger a model than the weights are of.
+
+    transformers makes the module first and compares then: a vocabulary of a billion would fill the memory, a million
+    layers take hours.
+
+    Raises:
+        UserError: a size in config.json is larger than anything in the files.
+    """
+    shapes = [shape for path in weight_files(folder) for shape in shapes_in(path).values()]
+    text = architecture.get_text_config()
+    limits = dict.fromkeys(WIDTHS, max((side for shape in shapes for side in shape), default=0))
+    for setting, largest in (limits | {"num_hidden_layers": len(shapes)}).items():
+        value = getattr(text, setting, None)
+        if isinstance(value, int) and value > largest:
+            raise UserError(
+                f"{name}: config.json says {setting} {value:,}, and the weights are of a smaller model: config.json "
+                "and weights are not of the same model; copy or download both again"
+            )
 
 
 def check_loading_report(name: str, report: Mapping[str, Any]) -> None:
