@@ -63,9 +63,9 @@ def main(arguments: Sequence[str]) -> int:
     with copy_of(ROOT) as scratch:
         for name in files:
             last = outcomes_of(RECORD, name) if again else {}
-            entry, survivors = mutate(scratch, name, FILES[name], reasons, last)
-            write_record(RECORD, entry, survivors)
-            unexplained = sum(not survivor["why"] for survivor in survivors)
+            entry, survivors = mutate(scratch, name, FILES[name], last)
+            write_record(RECORD, entry, survivors, reasons)
+            unexplained = sum(key_of(survivor) not in reasons for survivor in survivors)
             print(
                 f"{name}: {caught(entry)} of {entry['mutants']} killed ({share(entry):.1%}), {unexplained} unexplained"
             )
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def mutate(
-    scratch: Path, file: str, tests: list[str], reasons: Reasons, last: dict[str, Any]
+    scratch: Path, file: str, tests: list[str], last: dict[str, Any]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The record's entry of one file, and its survivors. `last`: see `outcomes_of`; empty to run all."""
     from proof.mutation_mutants import mutants_of
@@ -90,7 +90,6 @@ def mutate(
     outcomes = list(run(scratch, file, tests, [mutant._asdict() for mutant in tried]))
     survivors = [
         {"file": file, "line": m.line, "function": m.function, "before": m.before, "after": m.after}
-        | {"why": reasons.get((file, m.function, m.before, m.after), "")}
         for m, outcome in zip(tried, outcomes, strict=True)
         if outcome == "survived"
     ]
@@ -181,11 +180,15 @@ def outcomes_of(path: Path, file: str) -> dict[str, Any]:
 
 def read_reasons(path: Path) -> Reasons:
     entries = yaml.safe_load(path.read_text()) if path.exists() else []
-    return {(e["file"], e["function"], e["before"], e["after"]): e["why"] for e in entries or []}
+    return {key_of(entry): entry["why"] for entry in entries or []}
 
 
-def write_record(path: Path, entry: dict[str, Any], survivors: list[dict[str, Any]]) -> None:
-    """Put a file's result in the place of its last one."""
+def key_of(survivor: dict[str, Any]) -> tuple[str, str, str, str]:
+    return survivor["file"], survivor["function"], survivor["before"], survivor["after"]
+
+
+def write_record(path: Path, entry: dict[str, Any], survivors: list[dict[str, Any]], reasons: Reasons) -> None:
+    """Put a file's result in the place of its last one; all survivors get their reasons, as they are by now."""
     old = json.loads(path.read_text()) if path.exists() else {"files": [], "survivors": []}
     results = {e["file"]: e for e in old["files"]} | {entry["file"]: entry}
     others = [survivor for survivor in old["survivors"] if survivor["file"] != entry["file"]]
@@ -198,7 +201,9 @@ def write_record(path: Path, entry: dict[str, Any], survivors: list[dict[str, An
         "made": now(),
         "command": "python -m proof.mutation",
         "files": sorted(results.values(), key=place),
-        "survivors": sorted([*others, *survivors], key=place),
+        "survivors": [
+            {**each, "why": reasons.get(key_of(each), "")} for each in sorted([*others, *survivors], key=place)
+        ],
     }
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 

@@ -12,7 +12,14 @@ from auto_bot_tuner.training import flat as flat_module
 from auto_bot_tuner.training import logprobs as logprobs_module
 from auto_bot_tuner.training.batching import Batch, collate_groups, longest_sequence, sequences_of
 from auto_bot_tuner.training.flat import hidden_states_at, make_flat, real_tokens
-from auto_bot_tuner.training.logprobs import SequenceLogprobs, causal_model, gather_logprobs
+from auto_bot_tuner.training.logprobs import (
+    SequenceLogprobs,
+    SummedNLL,
+    TokenLogprobs,
+    causal_model,
+    gather_logprobs,
+    where_they_stand,
+)
 from tests.models import tiny_model
 from tests.training_runs import SIZES, VOCABULARY, small_model
 
@@ -236,3 +243,50 @@ def test_long_responses_attend_one_by_one_and_give_the_same(monkeypatch):
     torch.testing.assert_close(alone, masked, rtol=0, atol=1e-5)
     for name in masked_gradients:
         torch.testing.assert_close(alone_gradients[name], masked_gradients[name], rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_tensors_are_born_where_the_hidden_states_are(monkeypatch):
+    """Values and gradients of both functions, where what names no device would be elsewhere."""
+    monkeypatch.setattr(logprobs_module, "CHUNK_TOKENS_CPU", 2)
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(5, 4, generator=generator), torch.randn(7, 4, generator=generator)
+    targets, predictors = torch.tensor([1, 6, 0, 3, 3]), torch.tensor([[True, False, True], [True, True, True]])
+
+    def everything():
+        leaves = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        total, hits = SummedNLL.apply(*leaves, targets, True)
+        logprobs, entropies = TokenLogprobs.apply(*leaves, targets, True, "trained")
+        sequence = where_they_stand(logprobs, predictors)
+        (total * 0.5 + (sequence**2).sum() + entropies.exp().sum()).backward()
+        return total, hits, logprobs, entropies, sequence, leaves[0].grad, leaves[1].grad
+
+    expected = everything()
+    with torch.device("meta"):
+        found = everything()
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("entropy", ["none", "measured", "trained"])
+def test_token_logprobs_are_those_of_the_plain_softmax_in_double_precision(entropy, monkeypatch):
+    """Any function of values and entropies, chunk by chunk, against autograd through all logits; head frozen or not."""
+    monkeypatch.setattr(logprobs_module, "CHUNK_TOKENS_CPU", 3)
+    generator = torch.Generator().manual_seed(1)
+    hidden, weight = (torch.randn(n, 4, generator=generator).double().requires_grad_() for n in (8, 6))
+    targets = torch.randint(6, (8,), generator=generator)
+
+    def loss(logprobs, entropies):
+        slope = torch.arange(1.0, 9.0).double()
+        return (slope * logprobs.double() ** 2).sum() + (0 if entropies is None else (slope * entropies.double()).sum())
+
+    plain = (hidden @ weight.T).log_softmax(-1)
+    plain_entropies = -(plain.exp() * plain).sum(-1) if entropy == "trained" else None
+    expected = torch.autograd.grad(loss(plain.gather(-1, targets[:, None])[:, 0], plain_entropies), (hidden, weight))
+    logprobs, entropies = TokenLogprobs.apply(hidden, weight, targets, True, entropy)
+    assert (entropies is None) == (entropy == "none")
+    found = torch.autograd.grad(loss(logprobs, entropies if entropy == "trained" else None), (hidden, weight))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    frozen = weight.detach()
+    logprobs, entropies = TokenLogprobs.apply(hidden, frozen, targets, True, entropy)
+    (alone,) = torch.autograd.grad(loss(logprobs, entropies if entropy == "trained" else None), hidden)
+    torch.testing.assert_close(alone, expected[0], rtol=1e-4, atol=1e-5)
