@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from auto_bot_tuner.utils.errors import UsageError
 from auto_bot_tuner.utils.json_files import read_object
 from auto_bot_tuner.utils.paths import expanded
 from auto_bot_tuner.utils.strict_yaml import read_yaml
@@ -98,15 +97,27 @@ def config_of(folder: Path) -> tuple[str, str, tuple[str, ...]] | None:
         # A named reward is [WEIGHT*]NAME, and a folder among them is a reward model's.
         named = [str(name).rpartition("*")[2].strip() for name in training.get("reward", ())]
         rewards = [*training.get("reward_model", ()), *(name for name in named if expanded(name).is_dir())]
-        return str(values.get("method") or "run"), str(values["model"]["name"]), tuple(map(str, rewards))
-    except (UsageError, KeyError, TypeError, AttributeError):
+        names = [str(values["model"]["name"]), *map(str, rewards)]
+        if not all(map(can_be_a_path, names)):
+            return None
+        return str(values.get("method") or "run"), names[0], tuple(names[1:])
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):  # what a file says may be anything
         return None
 
 
 def base_of_adapter(folder: Path) -> str:
     """The base that an adapter's own config names; empty where the folder holds no adapter."""
     name = read_object(folder / "adapter_config.json").get("base_model_name_or_path")
-    return name if isinstance(name, str) else ""
+    return name if isinstance(name, str) and can_be_a_path(name) else ""
+
+
+def can_be_a_path(name: str) -> bool:
+    """Whether the system would look for such a file at all: a name in a file may be of any length and any user's."""
+    try:
+        expanded(name).exists()
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def short(path: Path) -> str:
