@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import threading
 import uuid
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +70,24 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
         raise UserError(f"cannot write {path} ({error.strerror}): make room there, then --resume") from error
 
 
+@cache
+def hush_writing_thread() -> None:
+    """TensorBoard writes in a thread, which prints a traceback where the disk is full; the next event raises the same
+    error where the run says it in a line."""
+    before = threading.excepthook
+
+    def report(failure: threading.ExceptHookArgs) -> None:
+        if not (isinstance(failure.exc_value, OSError) and type(failure.thread).__name__ == "_AsyncWriterThread"):
+            before(failure)
+
+    threading.excepthook = report
+
+
 def tensorboard_reporter(_: str, folder: Path, resumed_at: int) -> Callback:
     """`tensorboard --logdir checkpoints` shows the curves."""
     from torch.utils.tensorboard import SummaryWriter  # 2 s of import that only a run pays
 
+    hush_writing_thread()
     # purge_step hides what an interrupted run wrote after its last checkpoint.
     writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at + 1 if resumed_at else None)
 

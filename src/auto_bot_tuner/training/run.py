@@ -62,8 +62,10 @@ class Run:
         try:
             self.start()
             self.emit("start", {})
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if (cause := self.outside_cause(error)) is not None:
+                raise cause from error
             raise
         return self
 
@@ -122,10 +124,11 @@ class Run:
                 f"cannot write to {self.folder} ({error.strerror}): make room there, then go on with the same command "
                 "and --resume"
             )
-        if isinstance(error, RuntimeError) and self.trainer.processes > 1 and LOST.search(str(error)):
+        lost = LOST.search(str(error)) if isinstance(error, RuntimeError) and self.trainer.processes > 1 else None
+        if lost is not None:
             return UserError(
-                f"process {self.trainer.rank} of {self.trainer.processes} lost the others ({one_line(error)}): look at "
-                "what they said last; then go on with the same command and --resume"
+                f"process {self.trainer.rank} of {self.trainer.processes} lost another one ({lost.group().lower()}): "
+                "see what that one said last; then go on with the same command and --resume"
             )
         return None
 
