@@ -244,3 +244,19 @@ def test_names_in_backticks_exist(document):
 def test_names_in_docstrings_exist():
     dangling = {f"{path.relative_to(ROOT)}: {name}" for path in SHIPPED for name in unknown_names(words_of(path))}
     assert not dangling
+
+
+# ---- the lint itself ----
+
+
+def test_the_lint_sees_what_is_not_there():
+    assert [*missing_files("see training/loops.py and `sft/trainer.py`, then nowhere.py, mine.py")] == [
+        "training/loops.py",
+        "nowhere.py",
+    ]
+    assert [*unknown_flags("`--learning-rate 1e-4 --learnig-rate 1e-4`")] == ["--learnig-rate"]
+    assert wrong_command("train-sftt --model tiny") == "no verb train-sftt"
+    assert wrong_command("evaluate accuracy --model A --judge gold") == "evaluate accuracy takes no --judge"
+    assert not wrong_command("train-sft --model {name} --dataset ROWS.jsonl") and not wrong_command("VERB --help")
+    mistyped = "compute" + "_" + "gea"  # apart: this file is code that names are looked for in
+    assert [*unknown_names(f"`compute_gae`, `SFTConfig.batch_size`, `chosen_rewards`, `{mistyped}`")] == [mistyped]
