@@ -256,3 +256,59 @@ def test_what_the_run_says_of_itself(tmp_path: Path) -> None:
 def test_what_a_loss_does_not_read_is_refused(tmp_path: Path, loss: str, setting: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(setting))} is not read by loss {loss}"):
         grpo_trainer(tmp_path, loss=loss, **setting)
+
+
+# ---- one response to a prompt ----
+
+
+def test_reinforce_learns_from_one_response_to_a_prompt(tmp_path: Path) -> None:
+    """Compared with those to other prompts. An epoch's last prompt stands alone: nothing to compare, a skipped step."""
+    settings = {"loss": "reinforce", "group_size": 1, "batch_size": 8, "prompt_dataset": letter_prompts(17)}
+    trainer = grpo_trainer(tmp_path, **settings, num_epochs=7, learning_rate=1.5e-2)
+    trainer.train()
+    rewards = [line["reward"] for line in run_logged(tmp_path) if "reward" in line]
+    assert statistics.mean(rewards[-5:]) > statistics.mean(rewards[:5]) + 0.1
+    assert trainer.state.skipped >= 7
+
+
+def test_reinforce_of_one_response_is_its_score_less_the_mean_of_the_others(tmp_path: Path) -> None:
+    trainer = grpo_trainer(tmp_path, loss="reinforce", group_size=1, batch_size=4)
+    rollout = first_rollout(trainer)
+    scores = [early_letters("", attempt.response) for attempt in rollout.attempts]
+    expected = [score - (sum(scores) - score) / (len(scores) - 1) for score in scores]
+    assert rollout.advantages is not None
+    assert rollout.advantages[:, 0].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_one_response_without_siblings_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="group_size 1 leaves a response of loss dapo without siblings"):
+        grpo_trainer(tmp_path, loss="dapo", group_size=1)
+    with pytest.raises(UserError, match="none to compare it with"):
+        grpo_trainer(tmp_path, loss="reinforce", group_size=1, batch_size=1).train()
+
+
+# ---- what is shown ----
+
+
+def test_the_group_that_is_shown_has_spread_and_stays_the_same(tmp_path: Path) -> None:
+    prompts = letter_prompts(6)
+    first, second = (prompts.conversation(row)[-1]["content"] for row in (0, 1))
+
+    def but_for_the_first(prompt: str, response: str) -> float:
+        return 0.0 if prompt == first else early_letters(prompt, response)
+
+    trainer = grpo_trainer(tmp_path, reward=but_for_the_first, prompt_dataset=prompts, num_samples=3)
+    views = trainer.token_views()
+    assert trainer.shown_prompt == 1 and len(views) == 4
+    assert all(second in view["prompt"] for view in views)
+    assert any(value for view in views for value in view["series"]["advantage"])
+    resumed = grpo_trainer(tmp_path, reward=nothing, prompt_dataset=prompts, num_samples=3)
+    resumed.load_extra_state(trainer.extra_state())
+    assert [view["tokens"] for view in resumed.token_views()] == [view["tokens"] for view in views]
+
+
+def test_views_of_reinforce_hold_what_a_response_is_compared_with(tmp_path: Path) -> None:
+    for group_size, shown in ((1, 3), (4, 4)):
+        views = grpo_trainer(tmp_path, loss="reinforce", group_size=group_size, num_samples=3).token_views()
+        assert len(views) == shown
+        assert sum(view["series"]["advantage"][0] for view in views) == pytest.approx(0, abs=1e-3)

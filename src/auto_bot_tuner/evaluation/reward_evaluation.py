@@ -76,6 +76,7 @@ def evaluate_reward_model(
     return reward_report(
         score_all(score, pairs, 0),
         score_all(score, pairs, 1),
+        # In tokens, as training's eval_length_accuracy. The demo's table counts characters, and differs a little.
         [len(tokenizer(chosen)["input_ids"]) for chosen, _ in texts],
         [len(tokenizer(rejected)["input_ids"]) for _, rejected in texts],
         categories=[pair.category for pair in pairs],

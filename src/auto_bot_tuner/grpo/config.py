@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.rollouts.config import Clip, OnPolicyConfig
@@ -31,8 +31,9 @@ class GRPOConfig(OnPolicyConfig):
 
     # Which member of the family; docs/grpo.md compares them.
     loss: Loss = "grpo"
-    # Responses to one prompt, which are compared with each other (4 to 16).
-    group_size: Annotated[int, Field(ge=2)] = 8
+    # Responses to one prompt, which are compared with each other (4 to 16). 1: for reinforce alone, which compares with
+    # those to other prompts.
+    group_size: PositiveInt = 8
     # Weight of the KL divergence from the reference (0.001 to 0.1). 0: no reference is needed.
     beta: NonNegativeFloat = 0.0
     # Estimator of the KL term in the loss: k2, or k3 times the importance ratio, both with the right gradient; k3_plain
@@ -52,6 +53,11 @@ class GRPOConfig(OnPolicyConfig):
 
     @model_validator(mode="after")
     def check_together(self) -> GRPOConfig:
+        if self.group_size == 1 and self.loss != "reinforce":
+            raise ValueError(
+                f"group_size 1 leaves a response of loss {self.loss} without siblings to compare it with: set 2 or "
+                "more, or take reinforce, which compares with the responses to other prompts"
+            )
         if self.loss in WITHOUT_CLIP and (self.epochs_per_rollout > 1 or self.minibatches > 1):
             raise ValueError(
                 f"loss {self.loss} has no importance ratio, so it may use a response once: set epochs_per_rollout and "

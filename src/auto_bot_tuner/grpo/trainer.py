@@ -28,14 +28,16 @@ from auto_bot_tuner.grpo.loss import (
     overlong_penalty,
     rewards_with_kl,
 )
-from auto_bot_tuner.rollouts.minibatches import SEQUENCES, at_responses
+from auto_bot_tuner.rollouts.minibatches import SEQUENCES, at_responses, rows_of
 from auto_bot_tuner.rollouts.rollout import Rollout
 from auto_bot_tuner.rollouts.trainer import OnPolicyTrainer
 from auto_bot_tuner.rollouts.views import views_of_responses
+from auto_bot_tuner.rollouts.writing import take
 from auto_bot_tuner.training.batching import Batch
 from auto_bot_tuner.training.events import Callback
 from auto_bot_tuner.training.logprobs import SequenceLogprobs
-from auto_bot_tuner.training.token_views import View
+from auto_bot_tuner.training.token_views import View, shown_rows
+from auto_bot_tuner.utils.errors import UsageError
 
 __all__ = ["GRPOConfig", "GRPOTrainer"]
 
@@ -77,6 +79,7 @@ class GRPOTrainer(OnPolicyTrainer):
     ) -> None:
         config = config if config is not None else GRPOConfig()
         super().__init__(policy, reward, reference_model, tokenizer, prompt_dataset, eval_dataset, config, callbacks)
+        self.shown_prompt: int | None = None  # the row whose group the token views show, once it is chosen
 
     @property
     def samples_per_prompt(self) -> int:  # type: ignore[override]
@@ -85,6 +88,12 @@ class GRPOTrainer(OnPolicyTrainer):
     def needs_reference(self, config: Any) -> bool:
         """Only a KL term compares with one."""
         return bool(config.beta > 0)
+
+    def check_data(self) -> None:
+        """As the others'; and a rollout holds something to compare."""
+        super().check_data()
+        if self.prompts_per_rollout * self.config.group_size < 2:
+            raise UsageError("a rollout of one response has none to compare it with: --batch-size 2 or --group-size 2")
 
     def build_module(self) -> nn.Module:
         return PolicyTokens(self.model, self.config.temperature)
@@ -106,9 +115,12 @@ class GRPOTrainer(OnPolicyTrainer):
             compared = rewards_with_kl(
                 compared, rollout.logprobs, rollout.reference_logprobs, rollout.mask, config.beta
             )
-        advantages = group_advantages(
-            compared, config.group_size, loss=config.loss, scale_by_std=config.scale_by_std
-        )  # (N,)
+        if len(compared) > 1:
+            advantages = group_advantages(
+                compared, config.group_size, loss=config.loss, scale_by_std=config.scale_by_std
+            )  # (N,)
+        else:  # REINFORCE with one response to a prompt, at the last prompt of an epoch: nothing to compare with
+            advantages = torch.zeros(1)
         rollout.advantages = advantages[:, None] * rollout.mask
 
     def usable_scores(self, rollout: Rollout) -> torch.Tensor:
@@ -165,17 +177,34 @@ class GRPOTrainer(OnPolicyTrainer):
     # ---- what is said ----
 
     def token_views(self) -> list[View]:
-        """The group of the first prompt: what each response gained over its siblings, and how likely its tokens are."""
+        """The group of one prompt: what each response gained over its siblings, and how likely its tokens are.
 
-        def series(rollout: Rollout) -> dict[str, torch.Tensor]:
-            self.judge(rollout)
-            assert rollout.advantages is not None
-            found = {"advantage": rollout.advantages, "logprob": rollout.logprobs}
-            if rollout.reference_logprobs is not None:
-                found["kl"] = rollout.logprobs - rollout.reference_logprobs
-            return found
+        Of the first prompts the first whose responses differ in reward, at the first view; from then on the same one.
+        REINFORCE compares with the responses to other prompts: where a prompt has one response, theirs are shown too.
+        """
+        dataset, rows = shown_rows(self)
+        if self.config.loss == "reinforce":
+            rows = rows[:1] if self.config.group_size > 1 else rows
+        elif self.shown_prompt is not None:
+            rows = range(self.shown_prompt, self.shown_prompt + 1)
+        return views_of_responses(self, dataset, rows, self.series, self.choose_group)
 
-        return views_of_responses(self, 1, series)
+    def choose_group(self, rollout: Rollout) -> Rollout:
+        """The first group with spread, else the first of all."""
+        if self.config.loss == "reinforce":
+            return rollout
+        group = int(has_spread(rollout.scores, rollout.samples).int().argmax())
+        self.shown_prompt = rollout.rows[group * rollout.samples]
+        return take(rollout, rows_of(rollout, [group]))
+
+    def series(self, rollout: Rollout) -> dict[str, torch.Tensor]:
+        """What is shown of each token, (N, R)."""
+        self.judge(rollout)
+        assert rollout.advantages is not None
+        found = {"advantage": rollout.advantages, "logprob": rollout.logprobs}
+        if rollout.reference_logprobs is not None:
+            found["kl"] = rollout.logprobs - rollout.reference_logprobs
+        return found
 
     def facts(self) -> dict[str, str]:
         config = self.config
@@ -190,3 +219,12 @@ class GRPOTrainer(OnPolicyTrainer):
             "grpo": f"{config.loss}, beta {config.beta:g} {config.kl_kind}, clip {down:g} and {up:g}, "
             f"std {config.scale_by_std}, drop {config.drop_equal_groups}, overlong {config.overlong_buffer}"
         }
+
+    # ---- what a checkpoint holds ----
+
+    def extra_state(self) -> dict[str, Any]:
+        return super().extra_state() | {"grpo": {"shown_prompt": self.shown_prompt}}
+
+    def load_extra_state(self, record: dict[str, Any]) -> None:
+        super().load_extra_state(record)
+        self.shown_prompt = record.get("grpo", {}).get("shown_prompt")

@@ -44,7 +44,7 @@ from auto_bot_tuner.training import engine
 from auto_bot_tuner.training.batching import Batch
 from auto_bot_tuner.training.checks import check_no_dropout
 from auto_bot_tuner.training.events import Callback
-from auto_bot_tuner.training.token_views import View
+from auto_bot_tuner.training.token_views import View, shown_rows
 from auto_bot_tuner.utils.errors import UsageError
 
 __all__ = ["PPOConfig", "PPOTrainer"]
@@ -142,7 +142,8 @@ class PPOTrainer(PolicyAndValueTrainer):
                 "logprob": rollout.logprobs,
             }
 
-        return views_of_responses(self, 2, series)
+        dataset, rows = shown_rows(self)
+        return views_of_responses(self, dataset, rows[:2], series)
 
     def teaches(self, rollout: Rollout) -> torch.Tensor:
         """(prompts,) bool: those with an advantage; none where all of the rollout came as foreseen.

@@ -16,6 +16,7 @@ class RolloutSchedule(Trainer):
     """An epoch is counted in rollouts here, and a rollout in optimiser steps."""
 
     config: OnPolicyConfig
+    samples_per_prompt = 1
 
     @property
     def prompts_per_rollout(self) -> int:

@@ -82,8 +82,6 @@ class OnPolicyTrainer(RolloutPasses):
 
     # ---- what a method says ----
 
-    samples_per_prompt = 1
-
     def needs_reference(self, config: Any) -> bool:
         """Whether the settings compare with a reference at all."""
         raise NotImplementedError
@@ -143,13 +141,14 @@ class OnPolicyTrainer(RolloutPasses):
     ) -> tuple[Rollout, dict[str, float]]:
         """Steps 1 to 3 in this process alone: no other is waited for, none waits."""
         started = time.perf_counter()
-        with self.accelerator.autocast():
-            rollout = write(self.model, dataset, prompts, samples, self.config, number)
-        written = time.perf_counter()
-        rollout.raw_scores, rollout.components = self.reward.score(rollout.attempts)
-        rollout.scores = rollout.raw_scores
-        with evaluation_mode(self.module):
-            self.compare(rollout, number)
+        with self.whole_weights():
+            with self.accelerator.autocast():
+                rollout = write(self.model, dataset, prompts, samples, self.config, number)
+            written = time.perf_counter()
+            rollout.raw_scores, rollout.components = self.reward.score(rollout.attempts)
+            rollout.scores = rollout.raw_scores
+            with evaluation_mode(self.module):
+                self.compare(rollout, number)
         return rollout, {"writing": written - started, "scoring": time.perf_counter() - written}
 
     # ---- the loop's hooks ----

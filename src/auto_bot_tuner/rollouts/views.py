@@ -6,33 +6,37 @@ the last view only the policy differs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
 from auto_bot_tuner.evaluation.engine import evaluation_mode
 from auto_bot_tuner.rollouts.rollout import Rollout
 from auto_bot_tuner.rollouts.trainer import EVALUATION, OnPolicyTrainer
-from auto_bot_tuner.training.token_views import View, shown_rows, token_view
+from auto_bot_tuner.training.token_views import View, token_view
 
 
 def views_of_responses(
-    trainer: OnPolicyTrainer, prompts: int, series_of: Callable[[Rollout], Mapping[str, torch.Tensor]]
+    trainer: OnPolicyTrainer,
+    dataset: Any,
+    rows: Sequence[int],
+    series_of: Callable[[Rollout], Mapping[str, torch.Tensor]],
+    choose: Callable[[Rollout], Rollout] = lambda rollout: rollout,
 ) -> list[View]:
-    """`samples_per_prompt` responses to each of the first prompts. The trainer is left as it was.
+    """`samples_per_prompt` responses to each of these prompts. The trainer is left as it was.
 
     Args:
-        prompts: at most so many.
         series_of: called with the rollout, which has all that `judge` wants; figures of its tokens by name, (N, R).
+        choose: the part of the scored rollout that is shown.
     """
-    dataset, rows = shown_rows(trainer)
-    if not (rows := rows[:prompts]):
+    if not rows:
         return []
     window, trainer.window = trainer.window, {}  # the statistics of the log are those of training
     try:
-        rollout, _ = trainer.write_and_score_here(dataset, rows, trainer.samples_per_prompt, EVALUATION)
+        rollout = choose(trainer.write_and_score_here(dataset, rows, trainer.samples_per_prompt, EVALUATION)[0])
         with evaluation_mode(trainer.module), torch.no_grad():
-            for cut in trainer.cut(rollout, range(len(rows)), 1):
+            for cut in trainer.cut(rollout, range(len(rollout.rows) // rollout.samples), 1):
                 trainer.foresee(rollout, cut, trainer.collate_rows(rollout, cut).to(trainer.accelerator.device))
         series = series_of(rollout)
     finally:
