@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from decimal import Decimal, localcontext
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-import trl
-from trl.experimental.cpo import CPOTrainer
-from trl.experimental.orpo import ORPOTrainer
 
 from auto_bot_tuner.dpo import DPOConfig, dpo_loss, kto_loss
 from auto_bot_tuner.dpo.loss import initial_loss, log1mexp
+from proof.peers import preferences
 
 PAIRED = ["sigmoid", "conservative", "robust", "ipo", "hinge", "simpo", "orpo"]
 WITH_REFERENCE = PAIRED[:5]
@@ -42,69 +38,18 @@ def summed(
     return list(logprobs.sum(dim=-1)), {"chosen_lengths": lengths[0], "rejected_lengths": lengths[1]}
 
 
-class LikeAccelerate:
-    """The part of Accelerate that TRL's loss methods call, for one process."""
-
-    device = torch.device("cpu")
-
-    def gather_for_metrics(self, values: torch.Tensor) -> torch.Tensor:
-        return values
-
-    gather = gather_for_metrics
-
-
-def stub(**settings: Any) -> Any:
-    """What TRL's loss methods look for in `self`."""
-    return SimpleNamespace(
-        accelerator=LikeAccelerate(),
-        model=SimpleNamespace(training=True),
-        aux_loss_enabled=False,
-        precompute_ref_logps=True,
-        _tp_size=1,
-        _total_train_tokens=0,
-        _metrics={"train": defaultdict(list)},
-        **settings,
-    )
-
-
-def trl_dpo(
-    loss_types: list[str], weights: list[float], beta: float, label_smoothing: float = 0.0, length: int | None = None
-) -> tuple[torch.Tensor, dict[str, Any]]:
-    """TRL's DPOTrainer._compute_loss on the same tensors, a stub in place of trainer and model."""
-    logprobs, lengths = random_pairs(length=length)
-    mask = (torch.arange(T) < lengths.flatten()[:, None]).long()  # (2B, T): chosen, then rejected
-    completion_mask = torch.cat([torch.zeros(2 * B, 1, dtype=torch.long), mask], dim=1)  # one token of prompt
-    outputs = SimpleNamespace(
-        log_probs=torch.cat([logprobs[0], logprobs[1]]),
-        entropy=torch.zeros(2 * B, T),
-        mean_logits=torch.zeros(2 * B, T),
-        is_top1=torch.zeros(2 * B, T, dtype=torch.bool),
-    )
-    inputs = {
-        "input_ids": torch.ones(2 * B, T + 1, dtype=torch.long),
-        "attention_mask": torch.ones(2 * B, T + 1, dtype=torch.long),
-        "completion_mask": completion_mask,
-        "ref_chosen_logps": logprobs[2].sum(dim=1),
-        "ref_rejected_logps": logprobs[3].sum(dim=1),
-    }
-    trainer = stub(
-        beta=beta,
-        label_smoothing=label_smoothing,
-        loss_types=loss_types,
-        loss_weights=weights,
-        ld_alpha=None,
-        f_divergence_type="reverse_kl",
-        use_weighting=False,
-    )
-    loss = trl.DPOTrainer._compute_loss(trainer, lambda **_: outputs, inputs, False)
-    return loss, {name: values[0] for name, values in trainer._metrics["train"].items()}
+def case(length: int | None = None, **given_settings: float) -> dict[str, Any]:
+    """What the peers take: the four sums by name, the lengths, and settings."""
+    sums, lengths = summed(length=length)
+    names = ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected")
+    return dict(zip(names, sums, strict=True)) | lengths | given_settings
 
 
 @pytest.mark.parametrize("beta", [0.1, 1.0])
 @pytest.mark.parametrize("loss_type", ["sigmoid", "robust", "ipo", "hinge"])
 def test_equals_trls_dpo_trainer(loss_type: str, beta: float) -> None:
     label_smoothing = 0.2 if loss_type == "robust" else 0.0
-    peer, peer_metrics = trl_dpo([loss_type], [1.0], beta, label_smoothing)
+    peer, peer_metrics = preferences.dpo(case(beta=beta, label_smoothing=label_smoothing), (loss_type,))
     sums, lengths = summed()
     loss, metrics = dpo_loss(*sums, beta, loss_type, label_smoothing=label_smoothing, **lengths)
     assert loss.item() == pytest.approx(peer.item(), abs=1e-6, rel=1e-6)
@@ -121,69 +66,43 @@ def test_equals_trls_dpo_trainer(loss_type: str, beta: float) -> None:
 
 def test_sft_term_is_trls_where_answers_are_equally_long() -> None:
     """TRL takes the mean over all tokens of the batch, we over answers: the same where these are of one length."""
-    peer, _ = trl_dpo(["sigmoid", "sft"], [1.0, 0.7], 0.1, length=5)
+    peer, _ = preferences.dpo(case(length=5, beta=0.1), ("sigmoid", "sft"), (1.0, 0.7))
     sums, lengths = summed(length=5)
     loss, _ = dpo_loss(*sums, 0.1, sft_weight=0.7, **lengths)
     assert loss.item() == pytest.approx(peer.item(), abs=1e-6)
 
 
 def test_conservative_and_simpo_equal_trls_cpo_trainer() -> None:
-    (chosen, rejected, reference_chosen, reference_rejected), lengths = summed()
-    peer = stub(beta=0.3, alpha=0.0, loss_type="sigmoid", label_smoothing=0.2)
-    losses, _, _ = CPOTrainer.cpo_loss(peer, chosen - reference_chosen, rejected - reference_rejected)
-    loss, _ = dpo_loss(chosen, rejected, reference_chosen, reference_rejected, 0.3, "conservative", label_smoothing=0.2)
-    assert loss.item() == pytest.approx(losses.mean().item(), abs=1e-6)
+    sums, lengths = summed()
+    loss, _ = dpo_loss(*sums, 0.3, "conservative", label_smoothing=0.2)
+    peer = preferences.conservative(case(beta=0.3, label_smoothing=0.2))
+    assert loss.item() == pytest.approx(peer.item(), abs=1e-6)
 
-    means = chosen / lengths["chosen_lengths"], rejected / lengths["rejected_lengths"]
-    peer = stub(beta=2.0, alpha=0.0, loss_type="simpo", simpo_gamma=0.5, label_smoothing=0.0)
-    losses, chosen_rewards, _ = CPOTrainer.cpo_loss(peer, *means)
-    loss, metrics = dpo_loss(chosen, rejected, None, None, 2.0, "simpo", simpo_gamma=0.5, **lengths)
-    assert loss.item() == pytest.approx(losses.mean().item(), abs=1e-6)
+    peer, chosen_rewards = preferences.simpo(case(beta=2.0, simpo_gamma=0.5))
+    loss, metrics = dpo_loss(*sums[:2], None, None, 2.0, "simpo", simpo_gamma=0.5, **lengths)
+    assert loss.item() == pytest.approx(peer.item(), abs=1e-6)
     assert metrics["chosen_rewards"] == pytest.approx(chosen_rewards.mean().item(), abs=1e-6)
 
 
 def test_orpo_equals_trls_odds_ratio_and_sft() -> None:
-    (chosen, rejected, *_), lengths = summed()
-    means = chosen / lengths["chosen_lengths"], rejected / lengths["rejected_lengths"]
-    log_ratio, chosen_rewards, *_ = ORPOTrainer.odds_ratio_loss(stub(beta=0.1), *means)
-    loss, metrics = dpo_loss(chosen, rejected, None, None, 0.1, "orpo", **lengths)
-    # TRL's nll_loss - losses.mean(); its NLL is of the prompt too, ours of the answer alone.
-    assert loss.item() == pytest.approx((-means[0].mean() - log_ratio.mean()).item(), abs=1e-6)
+    sums, lengths = summed()
+    peer, chosen_rewards = preferences.orpo(case(beta=0.1))
+    loss, metrics = dpo_loss(*sums[:2], None, None, 0.1, "orpo", **lengths)
+    assert loss.item() == pytest.approx(peer.item(), abs=1e-6)
     assert metrics["chosen_rewards"] == pytest.approx(chosen_rewards.mean().item(), abs=1e-6)
 
 
 @pytest.mark.parametrize("drift", [0.7, -0.7])
 def test_kto_equals_trls_kto_trainer(drift: float) -> None:
     (policy, _, reference, _), _ = summed()
-    mismatched, mismatched_reference = torch.full((B,), drift), torch.zeros(B)
-    is_good = torch.tensor([True, False, False, True, True, False])
-    outputs = SimpleNamespace(
-        log_probs=policy[:, None],
-        entropy=torch.zeros(B, 1),
-        mean_logits=torch.zeros(B, 1),
-    )
-    trainer = stub(
-        beta=0.1,
-        loss_type="kto",
-        calculate_KL=True,
-        desirable_weight=1.0,
-        undesirable_weight=1.3,
-        _compute_kl_logps=lambda *_: mismatched,
-    )
-    inputs = {
-        "input_ids": torch.ones(B, 2, dtype=torch.long),
-        "attention_mask": torch.ones(B, 2, dtype=torch.long),
-        "completion_mask": torch.tensor([[0, 1]] * B),
-        "label": is_good,
-        "ref_logps": reference,
-        "ref_KL_logps": mismatched_reference,
-    }
-    peer = trl.KTOTrainer._compute_loss(trainer, lambda **_: outputs, inputs, False)
-    loss, metrics = kto_loss(policy, reference, is_good, mismatched.mean(), 0.1, undesirable_weight=1.3)
+    is_good, point = torch.tensor([True, False, False, True, True, False]), torch.tensor(drift)
+    answers = {"policy": policy, "reference": reference, "is_desirable": is_good, "reference_point": point}
+    weights = {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.3}
+    peer, peer_metrics = preferences.kto(answers | weights)
+    loss, metrics = kto_loss(**answers, **weights)
     assert loss.item() == pytest.approx(peer.item(), abs=1e-6)
-    logged = trainer._metrics["train"]
-    assert metrics["chosen_rewards"] == pytest.approx(logged["rewards/chosen"][0], abs=1e-6)
-    assert metrics["rejected_rewards"] == pytest.approx(logged["rewards/rejected"][0], abs=1e-6)
+    assert metrics["chosen_rewards"] == pytest.approx(peer_metrics["rewards/chosen"], abs=1e-6)
+    assert metrics["rejected_rewards"] == pytest.approx(peer_metrics["rewards/rejected"], abs=1e-6)
 
 
 # ---- values that are known without a peer ----
@@ -388,7 +307,7 @@ def test_what_is_missing_is_said() -> None:
         with pytest.raises(ValueError, match="ipo compares with a reference"):
             dpo_loss(*sums[:2], *references, 0.1, "ipo", **lengths)
     for loss_type in ("ipo", "simpo", "orpo"):
-        with pytest.raises(ValueError, match="^per-token means need .*lengths, the number of tokens summed$"):
+        with pytest.raises(ValueError, match=r"^per-token means need .*lengths, the number of tokens summed$"):
             dpo_loss(*sums, 0.1, loss_type)
 
 

@@ -98,7 +98,7 @@ def test_prompt_labels_do_not_matter_and_trained_labels_do() -> None:
 
 
 def test_a_batch_with_nothing_to_learn_is_refused() -> None:
-    with pytest.raises(ValueError, match="^no trained token: .* nothing to learn from this batch$"):
+    with pytest.raises(ValueError, match=r"^no trained token: .* nothing to learn from this batch$"):
         sft_loss(torch.zeros(1, 4, 5), torch.full((1, 4), -100))
 
 
