@@ -99,14 +99,14 @@ CPU = (
     Configuration(
         "sft-best-bf16", "sft", "SFT in bf16; TRL at its best",
         replace(SFT, precision="bf16", micro_batch=4, **BEST), (speed(1.4),),
-        steps=2, peer_environment=TUNED_MALLOC, expected_seconds=35,
+        peer_environment=TUNED_MALLOC, expected_seconds=35,
     ),
     Configuration(
         "sft-completion", "sft", "SFT, completion only; TRL out of the box", replace(SFT, completion_only=True),
         (speed(3.5, COMPLETION), at_most("memory", 0.45, MEMORY)), expected_seconds=35,
     ),
     Configuration(
-        "sft-packing", "sft", "SFT; TRL packing", replace(SFT, variant="packing", rows_per_step=2),
+        "sft-packing", "sft", "SFT of packed rows; TRL packing", replace(SFT, variant="packing", rows_per_step=2),
         (speed(1.75), at_most("memory", 0.55, PACKING_MEMORY)), expected_seconds=35,
     ),
     Configuration(

@@ -23,6 +23,7 @@ def setting(device: str, threads: int) -> dict[str, Any]:
         "device": device,
         "machine": gpu() if device == "cuda" else cpu(),
         "threads": threads,
+        "gpu": gpu() if has_gpu() else "",
         "rows": "real rows of alpaca and hh-rlhf" if shared_data() else "log-normal lengths fitted to the data sets",
         "versions": {name: version(name) for name in VERSIONS},
         "commit": commit(),

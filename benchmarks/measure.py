@@ -72,7 +72,7 @@ def training(configuration: Configuration, rounds: int, threads: int) -> Result:
         Work(*map(sum, zip(*works[start_at : start_at + steps], strict=True)))
         for start_at in range(0, len(works), steps)
     ]
-    return compare(configuration, ours.laps[1:], peer.laps[1:], ceiling.laps[1:], laps_works, profiled)
+    return compare(configuration, ours.laps, peer.laps, ceiling.laps, laps_works, profiled)
 
 
 def starter(stack: ExitStack, configuration: Configuration, task: Task, threads: int) -> Callable[[str], Worker]:
@@ -104,7 +104,9 @@ def compare(
     works: Sequence[Work],
     profiled: Lap,
 ) -> Result:
-    """The figures of one line, from laps of the same work."""
+    """The figures of one line, from laps of the same work. The first lap warms up: of it only the losses count."""
+    difference = largest_difference([lap.losses for lap in ours], [lap.losses for lap in peer])
+    ours, peer, ceiling = ours[1:], peer[1:], ceiling[1:]
     useful = [work.useful_tokens for work in works]
     square, model = (gflops(ceiling, size) for size in ("square", "model"))
 
@@ -132,7 +134,7 @@ def compare(
     return Result(
         configuration.name,
         figures,
-        largest_difference([lap.losses for lap in ours], [lap.losses for lap in peer]),
+        difference,
         TOLERANCE[configuration.task.precision],
         len(ours),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.configurations import Configuration, Target
 from benchmarks.measure import TOLERANCE
-from benchmarks.report_words import BREAKDOWN_WORDS, EXPLANATION, ROLLOUT_WORDS, WORDS
+from benchmarks.report_words import BREAKDOWN_WORDS, EXPLANATION, GPU, NO_GPU, ON_GPU, ROLLOUT_WORDS
 from benchmarks.results import Record, Result
 
 HEADINGS = (
@@ -68,7 +68,7 @@ def markdown(record: Record, configurations: Mapping[str, Configuration], comman
         *breakdown_section(ordered, configurations),
         *rollout_section(ordered, configurations),
         *startup_section(ordered),
-        WORDS[device],
+        ON_GPU if device == "cuda" else GPU if record.setting["gpu"] else NO_GPU,
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -94,7 +94,7 @@ def cells(result: Result, configuration: Configuration) -> list[str]:
         return startup_cells(result, configuration)
     peer = bool(configuration.peer)
     row = [
-        configuration.title.replace("TRL", configuration.peer or "TRL") + (f" ({result.rounds} rounds)"),
+        configuration.title.replace("TRL", configuration.peer or "TRL") + f" ({rounds_in_words(result)})",
         pair(result, "tokens/s", "{:.0f}", peer) + (" rows" if configuration.method == "rows" else ""),
         str(result.figures["speed"]) if "speed" in result.figures else "–",
         pair(result, "memory MB", "{:.0f}", peer),
@@ -127,11 +127,17 @@ def startup_cells(result: Result, configuration: Configuration) -> list[str]:
         assert value is not None, target
         kind = target.figure.removeprefix("start-up ").removesuffix(" s")
         words.append(f"{kind} {value:.2f} s{verdict(target, value, line=False)}")
-    return [f"{configuration.title} ({result.rounds} rounds)", "–", "<br>".join(words), "–", "–", "–", "–"]
+    return [f"{configuration.title} ({rounds_in_words(result)})", "–", "<br>".join(words), "–", "–", "–", "–"]
+
+
+def rounds_in_words(result: Result) -> str:
+    return f"{result.rounds} round{'s' * (result.rounds != 1)}"
 
 
 def pair(result: Result, figure: str, form: str, peer: bool) -> str:
     values = [result.get(name) for name in ((figure, f"peer {figure}") if peer else (figure,))]
+    if values.count(None) == len(values):
+        return "–"
     return " · ".join("–" if value is None else form.format(value) for value in values)
 
 

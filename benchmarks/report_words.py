@@ -26,7 +26,6 @@ ROLLOUT_WORDS = (
     "every weight matrix times as many rows as responses are written side by side, which is what writing a token is. "
     "TRL has no PPO any more: its floors stand in the table instead. Models: what several share counts once."
 )
-WORDS = {
-    "cpu": "A GPU: not run here. Where there is one, the same command measures it too and writes cuda.md beside this.",
-    "cuda": "bf16, PyTorch's attention; torch.compile only where a line says so. No targets: they were set on a CPU.",
-}
+NO_GPU = "A GPU: not run, this machine has none. Where there is one, the same command measures it and writes cuda.md."
+GPU = "This machine's GPU was measured too: cuda.md."
+ON_GPU = "bf16, PyTorch's attention; torch.compile only where a line says so. No targets: they were set on a CPU."
