@@ -23,7 +23,6 @@ import resource
 import signal
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
@@ -44,10 +43,9 @@ class Runner:
         self.module = importlib.import_module(task["module"])
         self.path = str(Path(task["file"]).resolve())
         self.failed = ""
-        self.seconds: dict[str, float] = defaultdict(float)
+        self.seconds: dict[str, float] = {}  # of the processor, by test
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.seconds[report.nodeid] += report.duration
         if report.failed:
             self.failed = f"{report.nodeid}\n{report.longreprtext}"
 
@@ -78,11 +76,13 @@ class Runner:
             watch.start()
             for item, following in zip_longest(items, items[1:]):
                 watch.switch_context(item.nodeid)
+                started = time.process_time()
                 run_test(item, following or item)
+                self.seconds[item.nodeid] = time.process_time() - started
             watch.stop()
             data = watch.get_data()
             file = next(iter(data.measured_files()), "")
-            place.write_bytes(pickle.dumps((data.contexts_by_lineno(file), dict(self.seconds), self.failed)))
+            place.write_bytes(pickle.dumps((data.contexts_by_lineno(file), self.seconds, self.failed)))
             os._exit(0)
         os.waitpid(child, 0)
         found: tuple[dict[int, list[str]], dict[str, float], str] = pickle.loads(place.read_bytes())

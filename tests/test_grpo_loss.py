@@ -289,12 +289,12 @@ def test_the_divergence_term_is_weighed_as_the_tokens_are() -> None:
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match=f"none of {', '.join(FAMILY)}$"):
         loss_of("ppo")
-    with pytest.raises(ValueError, match="^beta > 0 compares with a reference: give reference_logprobs$"):
+    with pytest.raises(ValueError, match=r"^beta > 0 compares with a reference: give reference_logprobs$"):
         loss_of("grpo", reference_logprobs=None)
     with pytest.raises(ValueError, match="rewards_with_kl"):
         loss_of("rloo", beta=0.1)
     with pytest.raises(ValueError, match="kl_kind 'k1'"):
         loss_of("grpo", kl_kind="k1")
     logprobs, old, _ = random_logprobs()
-    with pytest.raises(ValueError, match="^dr_grpo divides by a constant length: give max_new_tokens$"):
+    with pytest.raises(ValueError, match=r"^dr_grpo divides by a constant length: give max_new_tokens$"):
         grpo_loss(logprobs, old, random_advantages(), MASK, loss="dr_grpo")
