@@ -183,8 +183,8 @@ def sizes_table() -> str:
         (
             (
                 size.name,
-                f"{size.weights / 1e6:,.0f}M" if size.weights >= 1e7 else f"{size.weights / 1e6:.1f}M",
-                f"{size.adapter / 1e6:,.1f}M",
+                f"{size.weights:,}",
+                f"{size.adapter:,}",
                 gib(4 * size.weights),
                 *(gib(held(size, sft, way, 1)) for way in (WAYS[0], WAYS[3], WAYS[5])),
                 *(gib(held(size, needs, WAYS[0], 1)) for needs in (dpo, ppo)),

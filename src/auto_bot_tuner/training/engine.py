@@ -32,7 +32,10 @@ def build_accelerator(config: TrainingConfig, model: nn.Module) -> Accelerator:
     GradientState._reset_state()  # a run that died between two micro-batches left it waiting for more
     accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=device.type == "cpu")
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        raise UserError("DeepSpeed is not supported: configs/launch/fsdp.yaml cuts the weights up as well")
+        raise UserError(
+            "DeepSpeed is not supported: PyTorch's FSDP does the same; launch with configs/launch/zero2.yaml (stage 2) or "
+            "configs/launch/fsdp.yaml (stage 3)"
+        )
     if is_sharded(accelerator):
         sharding.check_settings(precision, config.compile)
     return accelerator
