@@ -140,8 +140,8 @@ def run(
                 raise RuntimeError(report.get("error") or f"a mutant cannot be put in place, see {folder / 'log.txt'}")
             if "outcome" in report:
                 told += 1
-                if sys.stdout.isatty():
-                    print(f"\r  {told} of {len(mutants)}", end="\r", flush=True)
+                if told % 50 == 0:
+                    print(f"  {told} of {len(mutants)}", flush=True)
                 yield report["outcome"]
     process.wait()
     if told != len(mutants):
@@ -222,4 +222,7 @@ def now() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except RuntimeError as error:
+        sys.exit(f"error: {error}")

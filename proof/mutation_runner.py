@@ -92,10 +92,7 @@ class Runner:
         """killed, survived or timeout."""
         if (child := os.fork()) == 0:
             gc.disable()
-            resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
-            space = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MEMORY
-            resource.setrlimit(resource.RLIMIT_AS, (space, space))
-            signal.alarm(20 * limit)  # a mutant that waits for ever uses no processor time
+            set_limits(limit)
             try:
                 replace_code(self.module, mutant["function"], mutant["source"])
             except BaseException as error:
@@ -111,6 +108,16 @@ class Runner:
             too_long = os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGALRM, signal.SIGKILL)
             return "timeout" if too_long else "killed"
         return {SURVIVED: "survived", KILLED: "killed"}.get(os.WEXITSTATUS(status), "broken")
+
+
+def set_limits(seconds: int) -> None:
+    """The end of this process where it takes more time or memory than a mutant may."""
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    signal.alarm(20 * seconds)  # one that waits for ever uses no processor time
+    size = Path("/proc/self/statm")  # Linux; elsewhere memory is not limited
+    if size.exists():
+        space = int(size.read_text().split()[0]) * resource.getpagesize() + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (space, space))
 
 
 def run_test(item: pytest.Item, following: pytest.Item) -> None:
