@@ -32,6 +32,8 @@ NO_FIGURES = (
     r"\bseeds?\s\d+(?:(?:, | and )\d+)*",
     r"\|\s*seed \d+\s*(?:\|\s*\d+\s*)+\|",
     r"\b\d+[ -]bits?\b",
+    r"\bn = \d+",
+    r"\b95 %(?= (?:column|interval))",
 )
 NUMBER = re.compile(r"(?<![\w.,/^])(?<!\w[-−])[-−]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-−]?\d+)?(?![\w]|\.\d|,\d)")
 SCALED = re.compile(r"(?<![\w.,/^])\d+(?:\.\d+)?(?=M\b|k\b)")
@@ -124,11 +126,14 @@ def known() -> dict[str, Any]:
     from inspect import signature
     from statistics import NormalDist
 
+    import torch
+
     from auto_bot_tuner.assets.gold import SCORE_RANGE
     from auto_bot_tuner.data import IGNORE_INDEX
     from auto_bot_tuner.data.sources import load_split
     from auto_bot_tuner.dpo import DPOConfig
     from auto_bot_tuner.evaluation import GenerationConfig
+    from auto_bot_tuner.export.gguf_model import BLOCK
     from auto_bot_tuner.export.gguf_tokenizer import probes
     from auto_bot_tuner.grpo import GRPOConfig
     from auto_bot_tuner.grpo.loss import clip_range
@@ -145,6 +150,9 @@ def known() -> dict[str, Any]:
         "BEST": SCORE_RANGE[1],
         "TASKS": len({row["task"] for row in load_split("tiny-instructions", "test")}),
         "LORA_RANK": ModelConfig.lora_r,
+        "BLOCK": BLOCK,
+        "float16": torch.finfo(torch.float16),
+        "bfloat16": torch.finfo(torch.bfloat16),
         "TEXTS": signature(probes).parameters["count"].default,
         "clip_range": clip_range,
         "normal_quantile": NormalDist().inv_cdf,

@@ -11,7 +11,7 @@ import re
 import pytest
 
 from tests.documents import Block, all_commands, blocks, documents, record, source_lines
-from tests.figures import figures, without_source
+from tests.figures import figures, known, without_source
 
 DOCUMENTS = documents()
 GENERATED = ("docs/proof.md",)  # written by a command from its measurements
@@ -23,6 +23,15 @@ OUTPUTS = [block for document in DOCUMENTS for block in blocks(document) if bloc
 def test_every_figure_has_a_source(document):
     complaints = [c for block in blocks(document) if block.kind == "text" for c in without_source(block)]
     assert not complaints, "\n" + "\n".join(complaints)
+
+
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if d not in GENERATED])
+def test_a_default_behind_its_setting_is_the_dataclass_s(document):
+    """`kl_coefficient` (0.05): what stands in brackets behind a setting is its default in a config that has it."""
+    text = "\n".join(block.text for block in blocks(document) if block.kind == "text")
+    for name, said in re.findall(r"`(\w+)` \((\d[\d.e-]*)\)", text):
+        defaults = [getattr(thing, name) for thing in known().values() if hasattr(thing, name)]
+        assert not defaults or float(said) in defaults, f"{document}: {name} ({said}), not one of {defaults}"
 
 
 @pytest.mark.long

@@ -48,6 +48,7 @@ NOT_HERE = {
     ".venv/bin/python -m pytest": "this suite",
     "ollama ": "is not installed with the project",
     "python -m tests.record_rounding": "a minute: docs/records/rounding.txt",
+    "python -m auto_bot_tuner.estimation.at_scale": "tables of a second: tests/test_at_scale.py",
     "python -m proof": "minutes: tests/test_proof.py",
     "python -m benchmarks": "hours, on a quiet machine",
 }
