@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.evaluation.config import GenerationConfig
 from auto_bot_tuner.training.config import STRICT
-from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.utils.errors import UserError, check_words
 from auto_bot_tuner.utils.paths import expanded
 from auto_bot_tuner.utils.terminal import neutral
 
@@ -174,9 +174,7 @@ class Chat:
         if name in ("/quit", "/exit"):
             return False
         if name not in commands:
-            raise UserError(
-                f"unknown command {neutral(name)}: /help lists them; begin with a space to send it as a message"
-            )
+            raise UserError(f"unknown command {name}: /help lists them; begin with a space to send it as a message")
         commands[name](rest.strip())
         return True
 
@@ -193,6 +191,7 @@ class Chat:
             raise UserError("/save needs a file name: /save talk.jsonl")
         if not self.turns:
             raise UserError("there is nothing to save yet")
+        check_words([name])
         try:
             with expanded(name).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"messages": self.messages}, ensure_ascii=False) + "\n")
@@ -215,4 +214,4 @@ def show(pieces: Generator[str, None, bool], said: list[str]) -> bool:
 
 def note(text: str) -> None:
     """Words of ours go to stderr: a pipe on stdout gets the answers alone."""
-    print(text, file=sys.stderr, flush=True)
+    print(neutral(text), file=sys.stderr, flush=True)

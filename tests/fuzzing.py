@@ -23,7 +23,7 @@ from auto_bot_tuner.utils.terminal import PICTURES
 
 # Every run of the fast suite tries the same few examples; `thorough` is for `make test-long`.
 CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
-PATIENCE = 120.0  # seconds until a command counts as hanging; on an idle machine none takes five
+PATIENCE = 60.0  # seconds of computing until a command counts as hanging; none takes ten
 
 
 # Without Phase.explain, which traces every line that runs: here those are all of transformers' and matplotlib's.
@@ -60,18 +60,18 @@ class Hung(BaseException):
 
 @contextlib.contextmanager
 def patience(seconds: float = PATIENCE) -> Iterator[None]:
-    """Raise `Hung` in what takes longer."""
+    """Raise `Hung` in what computes longer; what waits longer is pytest-timeout's."""
 
     def give_up(number: int, frame: FrameType | None) -> None:
-        raise Hung(f"still running after {seconds} s")
+        raise Hung(f"still computing after {seconds} s")
 
-    before = signal.signal(signal.SIGALRM, give_up)
-    left, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGPROF, give_up)
+    left, _ = signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, left)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, left)
+        signal.signal(signal.SIGPROF, before)
 
 
 def outcome(argv: Sequence[str], seconds: float = PATIENCE) -> Outcome:

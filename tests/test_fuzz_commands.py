@@ -143,7 +143,7 @@ def parse(argv: list[str]) -> None:
     assert not list(Path().iterdir())
 
 
-@quick(150)
+@quick(60)
 @given(lines(VERBS))
 def test_any_command_line_is_parsed_or_refused(desk: Path, argv: list[str]) -> None:
     parse(argv)
@@ -183,7 +183,7 @@ def do(argv: list[str]) -> None:
     assert not list(Path().glob("**/*.part"))
 
 
-@quick(25)
+@quick(10)
 @given(lines(["inspect", "report", "completion", "download", "convert", "push", "evaluate", "train-config", "chat"]))
 def test_any_command_line_is_done_or_refused(desk: Path, argv: list[str]) -> None:
     do(argv)
@@ -295,7 +295,7 @@ def read(name: str, text: str) -> None:
             left.unlink()
 
 
-@quick(120)
+@quick(50)
 @given(configs())
 def test_any_config(desk: Path, config: tuple[str, str]) -> None:
     read(*config)

@@ -97,6 +97,8 @@ WRITERS: dict[str, Callable[[list[Any]], bytes]] = {
     "csv": as_csv,
     "parquet": as_parquet,
 }
+PAIR = b'{"prompt": "a", "chosen": "b", "rejected": "c"'
+SILENCE = {"role": "system", "content": " "}
 RAW = [b"", b"\xef\xbb\xbf", b"\r\n", b"\0" * 10, b"PAR1", b"\x1f\x8b\x08\0", b"[", b"[]", b"{}", b"null", b"3", b'"a"']
 WAYS = {
     "sft": ["inspect --method sft", "evaluate perplexity", "evaluate accuracy"],
@@ -110,7 +112,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def look(name: str, content: bytes, method: str, way: str) -> None:
+def look(name: str, content: bytes, way: str) -> None:
     """The command keeps the law, and leaves the file as it was."""
     Path(name).write_bytes(content)
     limits = ["--max-length", "64"] if way.startswith("inspect") else ["--max-samples", "3"]
@@ -124,7 +126,7 @@ def look(name: str, content: bytes, method: str, way: str) -> None:
 
 
 @st.composite
-def files(draw: Any) -> tuple[str, bytes, str, str]:
+def files(draw: Any, most_ways: int = 1) -> tuple[str, bytes, str]:
     method = draw(st.sampled_from(["sft", "dpo"]))
     kind = draw(st.sampled_from(list(WRITERS)))
     content = draw(st.one_of(rows(method).map(WRITERS[kind]), st.sampled_from(RAW)))
@@ -134,18 +136,36 @@ def files(draw: Any) -> tuple[str, bytes, str, str]:
     if draw(st.integers(0, 3)) == 1:
         content = damaged(content, draw)
     suffix = draw(st.sampled_from(list(WRITERS))) if draw(st.integers(0, 15)) == 1 else kind
-    return f"rows.{suffix}", content, method, draw(st.sampled_from(WAYS[method][: 1 + draw(st.integers(0, 2))]))
+    return f"rows.{suffix}", content, draw(st.sampled_from(WAYS[method][:most_ways]))
 
 
-@quick(60)
+# What the thousands have found so far.
+FOUND = [
+    ("rows.jsonl", b'{"instruction": "a", "output": ' + b"9" * 5000 + b"}", "inspect --method sft"),
+    ("rows.json", b"[" + b"9" * 5000 + b"]", "inspect --method sft"),
+    ("rows.jsonl", PAIR + b', "margin": 1' + b"0" * 400 + b"}", "inspect --method dpo"),
+    ("rows.jsonl", as_jsonl([{"chosen": [SILENCE], "rejected": [SILENCE]}]), "inspect --method dpo"),
+    ("rows.jsonl", as_jsonl([{"prompt": "p", "chosen": [SILENCE], "rejected": "x"}]), "inspect --method reward"),
+    ("rows.parquet", b"PAR1" + bytes(100) + b"PAR1", "inspect --method sft"),
+    ("rows.jsonl", b'{"text": "a", "text": "b"}', "inspect --method sft"),
+    ("rows.csv", b"instruction,instruction,output\na,b,c\n", "inspect --method sft"),
+]
+
+
+@pytest.mark.parametrize("file", FOUND)
+def test_what_was_found(desk: Path, file: tuple[str, bytes, str]) -> None:
+    look(*file)
+
+
+@quick(30)
 @given(files())
-def test_any_file(desk: Path, file: tuple[str, bytes, str, str]) -> None:
+def test_any_file(desk: Path, file: tuple[str, bytes, str]) -> None:
     look(*file)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 @thorough(4000)
-@given(files())
-def test_any_file_thousands_of_times(desk: Path, file: tuple[str, bytes, str, str]) -> None:
+@given(files(most_ways=3))
+def test_any_file_thousands_of_times(desk: Path, file: tuple[str, bytes, str]) -> None:
     look(*file)

@@ -142,7 +142,9 @@ def test_a_type_that_contradicts_the_file_is_refused(write):
     learning_rate=st.none() | st.floats(min_value=1e-12, max_value=1.0),
     name=st.text(max_size=20).filter(lambda text: text.isprintable()),
     prompts=st.lists(st.text(max_size=30), max_size=3),
-    mix=st.dictionaries(st.text(min_size=1, max_size=8), st.floats(min_value=1e-3, max_value=10), max_size=3),
+    mix=st.dictionaries(
+        st.text(min_size=1, max_size=8).filter(str.isprintable), st.floats(min_value=1e-3, max_value=10), max_size=3
+    ),
 )
 def test_a_saved_config_loads_back_equal(tmp_path_factory, learning_rate, name, prompts, mix):
     config = RunConfig(

@@ -67,12 +67,26 @@ def _read_json(path: Path) -> Numbered:
     return rows, [f"row {i}" for i in range(len(rows))]
 
 
+class _DoubledKey(Exception):
+    """Its argument is the key."""
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):  # JSON allows it, Python keeps the last, and nobody hears of the first
+        names = [name for name, _ in pairs]
+        raise _DoubledKey(next(name for name in names if names.count(name) > 1)[:40])
+    return found
+
+
 def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_each_key_once)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
         raise UserError(f"{where}: broken JSON ({error.msg} at {place}); mend or remove it") from error
+    except _DoubledKey as error:
+        raise UserError(f"{where}: the key {error.args[0]!r} stands twice: rename one, or it is lost") from error
     except ValueError as error:  # Python reads no number of more than some thousand digits
         raise UserError(f"{where}: a number of too many digits to be one; mend or remove it") from error
     except RecursionError as error:

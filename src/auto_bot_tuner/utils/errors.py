@@ -81,10 +81,17 @@ def check_words(words: Iterable[str]) -> None:
     for word in words:
         if found := CONTROL.search(word):
             raise UsageError(f"{word[:80]!r} holds the control character {found[0]!r}: remove it, or rename the file")
-        try:
-            word.encode("utf-8")
-        except UnicodeEncodeError:
-            raise UsageError(f"{word[:80]!r} is not UTF-8: rename the file, or type it again") from None
+        if not is_utf8(word):
+            raise UsageError(f"{word[:80]!r} is not UTF-8: rename the file, or type it again")
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written at all: not with half a surrogate pair in it."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def one_line(error: BaseException) -> str:

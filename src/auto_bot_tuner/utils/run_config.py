@@ -22,7 +22,7 @@ from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.training.config import STRICT, DatasetConfig, ModelConfig, TrainingConfig
 from auto_bot_tuner.training.durable import write_whole
-from auto_bot_tuner.utils.errors import UsageError, UserError
+from auto_bot_tuner.utils.errors import UsageError, UserError, check_words
 from auto_bot_tuner.utils.settings import Setting, in_one_line, nearest, settings_of
 from auto_bot_tuner.utils.strict_yaml import read_yaml
 
@@ -34,6 +34,7 @@ TRAINING_CLASSES = {
     "ppo": "auto_bot_tuner.rlhf.config:PPOConfig",
     "grpo": "auto_bot_tuner.grpo.config:GRPOConfig",
 }
+PROSE = ("system_prompt", "sample_prompts")
 SECTIONS = ("model", "dataset", "training")
 
 
@@ -191,4 +192,17 @@ def _checked(values: Mapping[str, Any], method: str, source: Path | None) -> Run
         except ValidationError as error:
             place = f"{source}: " if source else ""
             raise UsageError(f"{place}{name}.{in_one_line(error)}") from error
+    place = f"{source}: " if source else ""
+    for name, section in sections.items():
+        try:
+            check_words(names_in(section))
+        except UsageError as error:
+            raise UsageError(f"{place}{name}: {error}") from None
     return RunConfig(method=method, **sections)
+
+
+def names_in(section: Any) -> list[str]:
+    """The texts of a section that name something: files, models, columns. Prompts may hold what they like."""
+    values = [value for key, value in vars(section).items() if key not in PROSE]
+    inner = [one for value in values if isinstance(value, (tuple, dict)) for one in value]
+    return [value for value in (*values, *inner) if isinstance(value, str)]

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from auto_bot_tuner.utils.errors import UsageError, check_words, one_line
+from auto_bot_tuner.utils.errors import UsageError, is_utf8, one_line
 
 MAX_BYTES = 200_000  # a config is a page; a data set given by mistake should not be parsed for minutes
 
@@ -44,10 +44,8 @@ class StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_scalar(self, node: Any) -> Any:
-        try:
-            check_words([node.value])
-        except UsageError as error:  # "\0" and "\ud800" can be written in quotes
-            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from None
+        if not is_utf8(node.value):  # in quotes "\ud800" can be written
+            raise yaml.constructor.ConstructorError(None, None, f"{node.value!r} is not UTF-8", node.start_mark)
         if node.tag in NUMBERS and (":" in node.value or OCTAL.match(node.value) or len(node.value) > LONGEST):
             problem = f"{node.value[:LONGEST]} is no plain number (to the base of 60 or 8, or too long): write one"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
