@@ -37,7 +37,12 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.profiler import profile
 
+# With several in sight, TRL's trainers would spread over all of them by themselves.
+ONE_GPU = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]}
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+CEILING = "ceiling"  # the worker of matmul.py
 
 
 @dataclass
@@ -179,6 +184,7 @@ class Worker:
             # Neither side may phone the hub: a network wait is no property of the code.
             env=os.environ
             | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+            | ONE_GPU
             | (environment or {}),
         )
 
@@ -231,7 +237,7 @@ class Worker:
 
 
 def alternate(workers: Sequence[Worker], rounds: int, steps: int) -> None:
-    """A B, B A, A B …: `rounds` laps of `steps` steps each, recorded in `worker.laps`."""
+    """A B, B A, A B …: `rounds` laps of `steps` steps each, recorded in `worker.laps`. One is enough of a ceiling."""
     for round_number in range(rounds):
         for worker in workers if round_number % 2 == 0 else reversed(workers):
-            worker.laps.append(worker.go(steps))
+            worker.laps.append(worker.go(1 if worker.name == CEILING else steps))

@@ -82,94 +82,95 @@ FLOORS = tuple(
     for part, floor in (("writing", 0.1), ("scoring", 0.4), ("training", 0.4))
 )
 
+# In all about 17 minutes on two quiet cores.
 CPU = (
     Configuration(
         "sft", "sft", "SFT; TRL out of the box", SFT,
         (speed(3), at_most("memory", 0.45, MEMORY), Target("ceiling", 0.75, reason=FP32_CEILING)),
-        steps=2, expected_seconds=50,
+        steps=2, expected_seconds=48,
     ),
     Configuration(
         "sft-best", "sft", "SFT; TRL at its best", replace(SFT, micro_batch=2, **BEST), (speed(1.1),),
-        steps=2, peer_environment=TUNED_MALLOC, expected_seconds=35,
+        steps=2, peer_environment=TUNED_MALLOC, expected_seconds=32,
     ),
     Configuration(
         "sft-bf16", "sft", "SFT in bf16; TRL out of the box", replace(SFT, precision="bf16"),
-        (speed(3), Target("ceiling", 0.40, reason=BF16_CEILING)), steps=1, expected_seconds=30,
+        (speed(3), Target("ceiling", 0.40, reason=BF16_CEILING)), steps=1, expected_seconds=27,
     ),
     Configuration(
         "sft-best-bf16", "sft", "SFT in bf16; TRL at its best",
         replace(SFT, precision="bf16", micro_batch=4, **BEST), (speed(1.4),),
-        peer_environment=TUNED_MALLOC, expected_seconds=35,
+        peer_environment=TUNED_MALLOC, expected_seconds=21,
     ),
     Configuration(
         "sft-completion", "sft", "SFT, completion only; TRL out of the box", replace(SFT, completion_only=True),
-        (speed(3.5, COMPLETION), at_most("memory", 0.45, MEMORY)), expected_seconds=35,
+        (speed(3.5, COMPLETION), at_most("memory", 0.45, MEMORY)), expected_seconds=33,
     ),
     Configuration(
         "sft-packing", "sft", "SFT of packed rows; TRL packing", replace(SFT, variant="packing", rows_per_step=2),
-        (speed(1.75), at_most("memory", 0.55, PACKING_MEMORY)), expected_seconds=35,
+        (speed(1.75), at_most("memory", 0.55, PACKING_MEMORY)), expected_seconds=32,
     ),
     Configuration(
         "sft-slow-products", "sft", "SFT, matrix products held to AVX2; TRL out of the box", SFT,
-        rounds=3, environment=SLOW_PRODUCTS, expected_seconds=30,
+        rounds=3, environment=SLOW_PRODUCTS, expected_seconds=32,
     ),
     Configuration(
         "reward", "reward", "Reward model; TRL out of the box", REWARD,
-        (speed(3), at_most("memory", 0.40, MEMORY)), expected_seconds=55,
+        (speed(3), at_most("memory", 0.40, MEMORY)), expected_seconds=52,
     ),
     Configuration(
         "reward-best", "reward", "Reward model; TRL at its best", replace(REWARD, micro_batch=2, **BEST),
-        rounds=3, peer_environment=TUNED_MALLOC, expected_seconds=30,
+        rounds=3, peer_environment=TUNED_MALLOC, expected_seconds=28,
     ),
     Configuration(
         "dpo", "dpo", "DPO, reference a copy; TRL out of the box", DPO,
-        (speed(4), at_most("memory", 0.35, MEMORY)), expected_seconds=110,
+        (speed(4), at_most("memory", 0.35, MEMORY)), expected_seconds=124,
     ),
     Configuration(
         "dpo-best", "dpo", "DPO, reference a copy; TRL at its best", replace(DPO, micro_batch=2, **BEST),
-        rounds=3, peer_environment=TUNED_MALLOC, expected_seconds=50,
+        rounds=3, peer_environment=TUNED_MALLOC, expected_seconds=47,
     ),
     Configuration(
         "dpo-lora", "dpo", "DPO on LoRA, reference with adapter off; TRL out of the box",
         replace(DPO, reference="adapter_off", learning_rate=2e-4),
-        (speed(4), at_most("memory", 0.35, LORA_MEMORY)), rounds=3, expected_seconds=80,
+        (speed(4), at_most("memory", 0.35, LORA_MEMORY)), rounds=3, expected_seconds=84,
     ),
     Configuration(
         "dpo-precomputed", "dpo", "DPO, reference computed before; TRL out of the box",
         replace(DPO, reference="precomputed"),
-        (speed(4), at_most("memory", 0.35, MEMORY)), rounds=3, expected_seconds=80,
+        (speed(4), at_most("memory", 0.35, MEMORY)), rounds=3, expected_seconds=83,
     ),
     Configuration(
         "grpo", "grpo", "GRPO, 2 prompts × 8; TRL out of the box", GRPO,
-        (speed(2.3, GRPO_SPEED), at_most("memory", 0.50, MEMORY)), expected_seconds=120,
+        (speed(2.3, GRPO_SPEED), at_most("memory", 0.50, MEMORY)), expected_seconds=104,
     ),
     Configuration(
         "grpo-best", "grpo", "GRPO, 2 prompts × 8; TRL at its best", replace(GRPO, micro_batch=4, **BEST),
-        rounds=3, peer_environment=TUNED_MALLOC, expected_seconds=80,
+        rounds=3, peer_environment=TUNED_MALLOC, expected_seconds=67,
     ),
-    Configuration("ppo", "ppo", "PPO, four networks", PPO, FLOORS, peer="", rounds=3, expected_seconds=60),
+    Configuration("ppo", "ppo", "PPO, four networks", PPO, FLOORS, peer="", rounds=3, expected_seconds=46),
     Configuration(
         "ppo-lora", "ppo", "PPO on LoRA, one shared backbone", replace(PPO, lora=True, learning_rate=2e-4),
         (Target("writing ceiling", 0.07, reason=PPO_PART), *(replace(floor, bound=0.3) for floor in FLOORS[1:])),
-        peer="", rounds=3, expected_seconds=60,
+        peer="", rounds=3, expected_seconds=46,
     ),
     Configuration(
         "generation", "generation", "Generation, 4 prompts × 8", GENERATION_TASK, (speed(1.6, ROUNDS),),
-        peer="transformers", expected_seconds=60,
+        peer="transformers", expected_seconds=35,
     ),
     Configuration(
         "generation-distinct", "generation", "Generation, 32 distinct prompts",
         replace(GENERATION_TASK, rows_per_step=32, group_size=1), (speed(1.0, ROUNDS),),
-        peer="transformers", expected_seconds=60,
+        peer="transformers", expected_seconds=38,
     ),
     Configuration(
         "rows", "rows", "Preparing 2000 rows", Task(method="rows", rows_per_step=2000),
-        (speed(3, ROUNDS),), expected_seconds=40,
+        (speed(3, ROUNDS),), expected_seconds=28,
     ),
     Configuration(
         "start-up", "start-up", "Start-up: the slowest --help", Task(method="startup"),
         (at_most("start-up CPU s", 1.5, STARTUP), at_most("start-up wall s", 1.5, STARTUP)),
-        peer="", expected_seconds=70,
+        peer="", expected_seconds=43,
     ),
 )  # fmt: skip
 

@@ -17,7 +17,7 @@ from benchmarks.device import CEILING_SIDE, CEILING_TOKENS
 from benchmarks.task import Task
 from benchmarks.workload import SHAPES
 
-SQUARES, TRAININGS, WRITINGS = 20, 2, 8  # of one step of this worker: a quarter of a second each, about
+SQUARES, TRAININGS, WRITINGS = 20, 1, 8  # of one step of this worker: a quarter of a second each, about
 
 
 class Products:

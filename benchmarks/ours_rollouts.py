@@ -103,7 +103,7 @@ class Paced(OnPolicyTrainer):
         ended = [response[-1] in STOP_IDS for response in ids]
         unknown = [[0.0] * len(response) for response in ids]
         rollout = rollout_of(dataset, rows, samples, ids, ended, unknown)
-        batch = self.collate_rollout(rollout, range(len(rows)))
+        batch = self.collate_rollout(rollout, range(len(rows))).to(self.accelerator.device)
         logprobs = self.module(*(batch[name] for name in SEQUENCES))[0]
         self.refresh_logprobs(logprobs, rollout, range(len(ids)), batch)
         return rollout

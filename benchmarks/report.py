@@ -61,7 +61,7 @@ def markdown(record: Record, configurations: Mapping[str, Configuration], comman
     device = record.setting["device"]
     sections = [
         f"# Every method beside TRL, on a {'GPU' if device == 'cuda' else 'CPU'}",
-        " ".join([f"Made by `{command}` on {record.made}.", setting_in_words(record.setting), remark]).strip(),
+        " ".join([made_in_words(record, command), setting_in_words(record.setting), remark]).strip(),
         table(HEADINGS, [cells(result, configurations[result.name]) for result in ordered]),
         EXPLANATION.format(fp32=TOLERANCE["fp32"], bf16=TOLERANCE["bf16"]),
         *missed_section(missed(record, configurations), any(configurations[result.name].targets for result in ordered)),
@@ -71,6 +71,11 @@ def markdown(record: Record, configurations: Mapping[str, Configuration], comman
         ON_GPU if device == "cuda" else GPU if record.setting["gpu"] else NO_GPU,
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def made_in_words(record: Record, command: str) -> str:
+    minutes = sum(result.seconds for result in record.results.values()) / 60
+    return f"Made by `{command}` on {record.made}, in {minutes:.0f} minutes."
 
 
 def setting_in_words(setting: Mapping[str, object]) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks import __main__ as program
 from benchmarks import machine, rollout_figures, startup
-from benchmarks.baton import Lap, Worker
+from benchmarks.baton import Lap, Worker, gflops
 from benchmarks.configurations import CPU, GPU, Target, configurations
 from benchmarks.device import KINDS, REST, kind_of
 from benchmarks.matmul import Products
@@ -300,20 +300,31 @@ def test_operations_are_sorted_by_kind():
     ]
 
 
-def test_a_worker_takes_the_baton_and_says_what_it_did():
-    with Worker("matmul", "benchmarks.matmul", Task(steps=1).as_json(), threads=1) as worker:
+def test_a_worker_waits_for_the_baton_follows_the_plan_and_says_why_it_ended():
+    with Worker("toy", "tests.benchmark_worker", Task(steps=3).as_json(), threads=1) as worker:
+        assert worker.wait_until_ready() == {"rows": 24}
+        worker.send_plan([[1, 2], [3], [4]])
+        first, second = worker.go(2), worker.go(1)
+        assert first.losses == [3, 3] and second.losses == [4]
+        assert first.useful_tokens == 3 and gflops([first], "writing")[0] > 0 and first.part_flops == {"writing": 2e9}
+        assert 0 <= first.parts["writing"] <= first.seconds
+        with pytest.raises(program.WorkerFailed, match=r"toy ended with code 1:[^{]*\n.*the plan is over"):
+            worker.go(1)
+
+
+@pytest.mark.long
+def test_the_ceilings_worker_multiplies_and_can_be_profiled():
+    with Worker("ceiling", "benchmarks.matmul", Task(steps=1).as_json(), threads=1) as worker:
         assert worker.wait_until_ready() == {}
         lap, looked_into = worker.go(1), worker.profile(1)
     assert lap.part_flops["square"] == 20 * 2 * 1024**3 and 0 < lap.parts["square"] < lap.seconds
     assert lap.kinds == {} and looked_into.kinds["products"] > looked_into.kinds["attention"]
 
 
-def test_start_up_is_measured_for_every_verb_and_subcommand(monkeypatch):
+def test_start_up_is_measured_for_every_verb(monkeypatch):
     from commands import VERBS
 
     monkeypatch.setattr(startup, "time_help", lambda command: (0.9 if command == ["chat"] else 0.1, 0.2))
     result = startup.measure("start-up", 3)
-    assert {f"main.py {verb} --help" for verb in VERBS} | {"main.py --help", "main.py evaluate winrate --help"} <= set(
-        result.details
-    )
+    assert set(result.details) == {f"main.py {verb} --help" for verb in VERBS} | {"main.py --help"}
     assert result.get("start-up CPU s") == 0.9 and result.get("start-up wall s") == 0.2
