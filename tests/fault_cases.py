@@ -56,8 +56,9 @@ def whole_run(method: str, parent: Path) -> Whole:
 class Trial:
     """One run of a method that is struck, goes on, is struck again, and must end as the whole one did."""
 
-    def __init__(self, method: str, seed: str, whole: Whole, place: Path) -> None:
-        self.method, self.whole, self.random = method, whole, random.Random(seed)
+    def __init__(self, method: str, seed: str, whole: Whole, place: Path, again: float = 0.4) -> None:
+        """`again`: the probability that what goes on is killed too, and so on."""
+        self.method, self.whole, self.random, self.again = method, whole, random.Random(seed), again
         self.disk = place / "disk"
         self.folder = self.disk / "run"
         self.disk.mkdir()
@@ -69,7 +70,7 @@ class Trial:
             kind = "no room in a file"
         try:
             self.strike(kind)
-            while self.random.random() < 0.4:  # the resumed run is killed too
+            while self.random.random() < self.again:
                 self.strike(self.random.choice(KILLED_IN))
             self.go_on()
             assert not (found := differences(self.folder, self.whole.folder)), found
@@ -90,6 +91,7 @@ class Trial:
         assert "Traceback" not in outcome.said and "unexpected" not in outcome.said, outcome.said
         if settings.get("resume") and self.is_damaged and "resumed from" in outcome.said:
             assert f"damaged, passed over: {self.is_damaged}" in outcome.said.replace("\n", " "), outcome.said
+        if self.is_damaged and is_sound(self.folder / self.is_damaged):  # written anew
             self.is_damaged = ""
         return outcome
 

@@ -7,13 +7,22 @@ Each case is its own seed. To see one again:
 
 from __future__ import annotations
 
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from auto_bot_tuner.training.run_folder import checkpoints
 from tests.fault_cases import KINDS, Trial, whole_run
 from tests.fault_runs import METHODS
+from tests.processes import ROOT
+from tests.training_runs import logged, weights
 
 EACH = 12  # cases to a method
 STRUCK: Counter[tuple[str, str]] = Counter()
@@ -58,3 +67,101 @@ def by(place: int) -> Counter[str]:
     for key, count in STRUCK.items():
         found[key[place]] += count
     return found
+
+
+# ---- two processes ----
+
+WORKER = """
+import os, sys
+from pathlib import Path
+import main
+from tests.training_runs import small_trainer
+
+folder, victim = Path(sys.argv[1]), int(sys.argv[2])
+shared = {"batch_size": 2, "gradient_accumulation_steps": 2, "eval_steps": 4, "save_steps": 2, "noisy": True}
+trainer = small_trainer(folder, resume=folder.exists(), **shared)
+assert trainer.processes == 2
+learn = trainer.learn_from
+
+def learn_or_die(micro_batches):
+    if (trainer.state.step, trainer.rank) == (3, victim):
+        os.kill(os.getpid(), 9)
+    return learn(micro_batches)
+
+trainer.learn_from = learn_or_die
+sys.exit(main.guarded(lambda: trainer.train() and 0, debug=False))
+"""
+
+
+def two_processes(worker: Path, folder: Path, victim: int, port: int) -> list[tuple[int, str]]:
+    """Without a launcher, which would end the one when the other dies: of each its exit code and what it said."""
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    shared |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT}/src"}
+    command = [sys.executable, str(worker), str(folder), str(victim)]
+    started = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        said = [process.communicate(timeout=300)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [(process.returncode, text) for process, text in zip(started, said, strict=True)]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("victim", [0, 1])
+def test_one_of_two_processes_dies(victim: int, tmp_path: Path) -> None:
+    """The other one says so in a line and ends; together they go on, to the bits of two that nothing happened to."""
+    worker, port = tmp_path / "worker.py", 20_000 + os.getpid() % 9000
+    worker.write_text(WORKER)
+    assert [code for code, _ in two_processes(worker, tmp_path / "whole", -1, port)] == [0, 0]
+    outcomes = two_processes(worker, tmp_path / "run", victim, port + 1)
+    code, said = outcomes[1 - victim]
+    assert outcomes[victim][0] == -signal.SIGKILL and code == 1
+    last = said.strip().splitlines()[-1]
+    assert last.startswith(f"error: process {1 - victim} of 2 lost another one (") and "--resume" in last, said
+    assert "Traceback" not in said
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-2"]
+    assert [code for code, _ in two_processes(worker, tmp_path / "run", -1, port + 2)] == [0, 0]
+    assert logged(tmp_path / "run") == logged(tmp_path / "whole")
+    one, other = (weights(tmp_path / name / "final") for name in ("run", "whole"))
+    assert all(tensor.equal(other[name]) for name, tensor in one.items())
+
+
+# ---- the real command ----
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_at_any_moment_of_the_command(seed: int, number: int, code: int, tmp_path: Path) -> None:
+    """While Python starts, while the model is loaded, in a step, in a save: no traceback, and the command goes on."""
+    folder = tmp_path / "run"
+    flags = "--model tiny --no-lora --max-samples 50 --max-length 128 --max-steps 6 --save-steps 2"
+    rows = ["--dataset", "tiny-instructions", "--output-dir", str(folder), "--report-to"]
+    command = [sys.executable, "main.py", "train-sft", *flags.split(), *rows]
+    wait = random.Random(f"{seed}-{number}").uniform(0.3, 12)
+    print(f"signal {number} after {wait:.1f} s")
+    started = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(wait)
+    started.send_signal(number)
+    try:
+        _, error = started.communicate(timeout=300)
+    finally:
+        started.kill()
+    assert started.returncode in (code, 0, -number), error  # -number: Python had not begun to run our code
+    if started.returncode == code:
+        assert "Traceback" not in error and error.strip().splitlines()[-1].startswith("error: "), error
+    if checkpoints(folder):
+        again = subprocess.run(
+            [*command[:-1], "--resume", "--report-to"], cwd=ROOT, capture_output=True, text=True, timeout=300
+        )
+        assert again.returncode == 0 and (folder / "final").exists(), again.stderr

@@ -25,6 +25,7 @@ from auto_bot_tuner.training.run_folder import (
     leave_run_folder,
     newest_checkpoint,
     open_run_folder,
+    prune,
     refuse_to_resume,
     sync_logs,
 )
@@ -229,6 +230,8 @@ class Run:
             self.trainer.load_weights(self.folder / f"checkpoint-{state.best_step}")
         final = self.folder / "final"
         self.trainer.on_main(self.trainer.save_final, final, metrics)
+        if self.trainer.is_main:  # once more: the run may have been killed while it deleted
+            prune(self.folder, self.config.save_total_limit, state.best_step)
         self.trainer.accelerator.wait_for_everyone()
         self.trainer.module.eval()
         self.emit("save", {"path": str(final)})
