@@ -19,7 +19,7 @@ import auto_bot_tuner.sft.loss
 import auto_bot_tuner.training.batching
 import auto_bot_tuner.training.logprobs
 import auto_bot_tuner.training.optim
-from proof import evaluation, groups, identities, policy, preferences, rewards, sampling, sft, steps, training
+from proof import bandits, evaluation, groups, identities, policy, preferences, rewards, sampling, sft, steps, training
 from proof.claims import Claim
 
 
@@ -42,7 +42,8 @@ SECTIONS = [
     Section("The step", "Learning rate, decay, AdamW, and how rows are cut.", steps.CLAIMS),
     Section("Writing", "What is sampled is what is said.", sampling.CLAIMS),
     Section("Evaluation", "Estimators and their intervals.", evaluation.CLAIMS),
-    Section("Identities", "Two ways to the same thing; worlds small enough to list every response.", identities.CLAIMS),
+    Section("On average", "In a world whose responses can all be listed, and their gradients summed.", bandits.CLAIMS),
+    Section("Identities", "Two ways to the same thing.", identities.CLAIMS),
     Section(
         "Whole trainings beside TRL's",
         "Same model, rows, order and settings: every step's loss and gradient.",
@@ -87,9 +88,6 @@ LEFT_OUT = {
         "TrainedTokens": "what CausalNLL and SequenceLogprobs share",
         "where_they_stand": "inside SequenceLogprobs",
         "predicted": "the shift; inside CausalNLL and SequenceLogprobs",
-        "causal_model": "finds a part of a model",
-        "output_head": "finds a part of a model",
-        "head_is_plain": "asks the model; tests/test_sequence_logprobs.py",
     },
     "training.batching": {
         "Batch": "holds tensors",

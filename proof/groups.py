@@ -19,11 +19,11 @@ TESTS = "tests/test_grpo_loss.py::"
 PARITY = "tests/test_grpo_parity.py::"
 PAPERS = {
     "grpo": Paper("Shao et al. 2024, eq. 3", "2402.03300"),
-    "dr_grpo": Paper("Liu et al. 2025 (Dr. GRPO), §3", "2503.20783"),
+    "dr_grpo": Paper("Liu et al. 2025 (Dr. GRPO)", "2503.20783"),
     "dapo": Paper("Yu et al. 2025 (DAPO), eq. 8", "2503.14476"),
     "gspo": Paper("Zheng et al. 2025 (GSPO), eq. 5 to 7", "2507.18071"),
-    "rloo": Paper("Ahmadian et al. 2024 (RLOO), eq. 9", "2402.14740"),
-    "reinforce": Paper("Williams 1992 (REINFORCE), eq. 4"),
+    "rloo": Paper("Ahmadian et al. 2024 (RLOO)", "2402.14740"),
+    "reinforce": Paper("Williams 1992 (REINFORCE)"),
 }
 ADVANTAGE = {
     "grpo": r"\frac{r_i - \bar r}{\mathrm{std}(r) + 10^{-4}}",
@@ -58,7 +58,6 @@ def groups(loss: str) -> Iterator[Case]:
 
 
 def advantages(loss: str) -> Claim:
-    peer = whole_trainers.ADVANTAGES.get(loss)
     return Claim(
         f"advantages of {loss}",
         grpo.group_advantages,
@@ -73,8 +72,33 @@ def advantages(loss: str) -> Claim:
         lambda case: grpo.group_advantages(case["rewards"], case["group_size"], loss=loss),
         definition.advantages,
         "response by response from its siblings' rewards",
-        peer_is=peer or "has none: `RLOOTrainer` compares within prompts",
+        peer_is="has none: it compares within prompts"
+        if loss == "reinforce"
+        else "inside its trainers: the rows of updates below",
         formula=ADVANTAGE[loss],
+    )
+
+
+def told(loss: str) -> Iterator[Case]:
+    """The rewards that TRL's trainer is told in its updates."""
+    for update in range(whole_trainers.UPDATES):
+        rewards = torch.tensor(whole_trainers.rewards(update))
+        yield {"rewards": rewards, "group_size": whole_trainers.GROUP, "update": update, "loss": loss}
+
+
+def in_updates_of_trl(loss: str, trainer: str, scale_rewards: str) -> Claim:
+    return Claim(
+        f"advantages of {loss}, in updates of TRL's trainer",
+        grpo.group_advantages,
+        PAPERS[loss],
+        TESTS + "test_advantages_of_the_members_that_do_not_divide",
+        partial(told, loss),
+        lambda case: grpo.group_advantages(case["rewards"], case["group_size"], loss=loss),
+        definition.advantages,
+        "response by response from its siblings' rewards",
+        lambda case: whole_trainers.advantages(trainer, scale_rewards)[case["update"]],
+        f"`{trainer}Trainer` whole{f', `scale_rewards={scale_rewards}`' if scale_rewards else ''}: told these rewards",
+        formula="as above",
     )
 
 
@@ -157,9 +181,12 @@ def rloo_step_of_trl(case: Case) -> Graded:
 
 
 def cut(loss: str) -> Iterator[Case]:
-    """The rows of a step and where it is cut in two."""
+    """The rows of a step and where it is cut in two: anywhere, or in halves where TRL knows no other way."""
     for case in written_responses(loss=loss):
-        yield case | {"cut": whole(dice(case["seed"]), 1, len(case["mask"]) - 1)}
+        halves = loss in ("grpo", "dr_grpo")
+        rows = len(case["mask"]) // 2 * 2 if halves else len(case["mask"])
+        whole_rows = {name: x[:rows] for name, x in case.items() if isinstance(x, torch.Tensor)}
+        yield {**case, **whole_rows, "cut": rows // 2 if halves else whole(dice(case["seed"]), 1, rows - 1)}
 
 
 def in_two(case: Case) -> torch.Tensor:
@@ -183,7 +210,8 @@ def in_two_of_trl(loss: str) -> Callable[[Case], torch.Tensor]:
     return peer
 
 
-def accumulated(loss: str, with_peer: bool) -> Claim:
+def accumulated(loss: str) -> Claim:
+    in_trl = loss in IN_TRL
     return Claim(
         f"{loss} in two micro-batches = in one",
         grpo.loss_weight,
@@ -193,10 +221,8 @@ def accumulated(loss: str, with_peer: bool) -> Claim:
         in_two,
         definition.loss,
         "the formula over all rows at once",
-        in_two_of_trl(loss) if with_peer else None,
-        "`GRPOTrainer`, its micro-batches added up"
-        if with_peer
-        else "differs: takes means of means, wrong where the micro-batches differ in size; see below",
+        in_two_of_trl(loss) if in_trl else None,
+        "`GRPOTrainer`, its micro-batches added up" if in_trl else "not compared",
         ("logprobs",),
         formula=r"\sum_i \frac{w_i}{W} L_i",
     )
@@ -209,6 +235,9 @@ def lengths() -> Iterator[Case]:
 
 CLAIMS = [
     *(advantages(loss) for loss in PAPERS),
+    in_updates_of_trl("grpo", "GRPO", "group"),
+    in_updates_of_trl("dr_grpo", "GRPO", "none"),
+    in_updates_of_trl("rloo", "RLOO", ""),
     Claim(
         "groups that teach",
         grpo.has_spread,
@@ -221,7 +250,7 @@ CLAIMS = [
             for i in range(0, len(case["rewards"]), case["group_size"])
         ],
         "more than one different reward",
-        peer_is="logs the share of such groups, trains on them",
+        peer_is="logs the share of the others: not compared",
         formula=r"\max r > \min r",
     ),
     *(member(loss) for loss in PAPERS),
@@ -250,10 +279,7 @@ CLAIMS = [
         of_trl("grpo", beta=0.1),
         "`GRPOTrainer` as it comes: value equal, but see “where toolkits go wrong”",
     ),
-    accumulated("grpo", False),
-    accumulated("dr_grpo", False),
-    accumulated("dapo", True),
-    accumulated("rloo", False),
+    *(accumulated(loss) for loss in ("grpo", "dr_grpo", "dapo", "rloo")),
     Claim(
         "soft overlong penalty",
         grpo.overlong_penalty,

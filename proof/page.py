@@ -51,12 +51,12 @@ oracle and from TRL, measured by the run that wrote this page. Do not take it fr
 
     make proof
 
-measures all of it again ({run.seconds:.0f} s here), runs the tests that it names, and writes this page. Where a
-claim is false it names the claim, leaves the page alone and exits with 1.
+measures all of it again ({run.seconds:.0f} seconds of one core here), runs the tests that it names, and writes this
+page. Where a claim is false it names the claim, leaves the page alone and exits with 1.
 
 | | |
 |---|---|
-| made | {date.today().isoformat()}, in {run.seconds:.0f} seconds |
+| made | {date.today().isoformat()}, in {run.seconds:.0f} seconds of one core |
 | machine | {processor_name()}, one thread, CPU |
 | versions | Python {platform.python_version()}, {versions} |
 | claims | {len(run.measured)}, over {cases:,} random cases; {tests} tests named, all passed in this run |

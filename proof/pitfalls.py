@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import GPT2Config, GPT2ForSequenceClassification
+from transformers import GPT2Config, GPT2ForSequenceClassification, get_scheduler
 
 import auto_bot_tuner.grpo.loss as grpo
+from auto_bot_tuner.data import IGNORE_INDEX
 from auto_bot_tuner.rlhf.reward_model import RewardModel
-from auto_bot_tuner.training.optim import build_optimizer
+from auto_bot_tuner.training.batching import collate
+from auto_bot_tuner.training.config import TrainingConfig
+from auto_bot_tuner.training.optim import build_optimizer, learning_rate_at
 from proof.cases import dice, normal, written_responses
 from proof.exact import every_word
 from proof.peers import groups as trl
@@ -96,26 +100,38 @@ def gap(score: Any) -> float:
 
 
 def means_of_means() -> tuple[float, float]:
-    """How far the gradient of two micro-batches of 1 and 7 responses is from that of the whole, relative to it.
+    """How far the gradient of two micro-batches of as many responses is from that of the whole, relative to it.
 
-    TRL divides each micro-batch's mean by their number; ours weighs it by what is in it.
+    The responses of one are of one token. TRL's `bnpo` divides each micro-batch's token mean by their number; ours
+    (`dapo`) weighs it by its tokens.
     """
-    case = next(case for case in written_responses(seeds=40) if len(case["mask"]) >= 4 and case["mask"].sum() > 12)
-    whole = slope(case, lambda c: trl.grpo(c, "grpo")[0])
-    parts = [slice(0, 1), slice(1, None)]
+    case = next(case for case in written_responses(seeds=40) if len(case["mask"]) == 4 and case["mask"].sum() > 16)
+    mask = case["mask"].clone()
+    mask[:2, 1:] = False
+    case = {**case, "mask": mask, "logprobs": case["old_logprobs"].masked_fill(~mask, 0)}  # the first step
+    parts = [slice(0, 2), slice(2, 4)]
 
     def theirs(c: dict[str, Any]) -> torch.Tensor:
-        return torch.stack([trl.grpo(rows_of(c, rows), "grpo", accumulation=2)[0] for rows in parts]).sum()
+        return torch.stack([trl.grpo(rows_of(c, rows), "bnpo", accumulation=2)[0] for rows in parts]).sum()
 
     def ours(c: dict[str, Any]) -> torch.Tensor:
         total, weights = torch.zeros(()), 0
         for part in (rows_of(c, rows) for rows in parts):
-            weight = grpo.loss_weight(part["mask"], "grpo")
+            weight = grpo.loss_weight(part["mask"], "dapo")
             tensors = (part[name] for name in ("logprobs", "old_logprobs", "advantages", "mask"))
-            total, weights = total + weight * grpo.grpo_loss(*tensors)[0], weights + weight
+            total, weights = total + weight * grpo.grpo_loss(*tensors, loss="dapo")[0], weights + weight
         return total / weights
 
-    return tuple(float((slope(case, f) - whole).norm() / whole.norm()) for f in (theirs, ours))  # type: ignore[return-value]
+    whole = slope(case, lambda c: trl.grpo(c, "bnpo")[0])
+    apart = [float((slope(case, f) - whole).norm() / whole.norm()) for f in (theirs, ours)]
+    return apart[0], apart[1]
+
+
+def first_warm_up_step() -> tuple[float, float]:
+    """The first step's share of the peak learning rate, three steps of warm-up."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = get_scheduler("linear", optimizer, 3, 10).get_last_lr()[0]
+    return float(theirs), learning_rate_at(0, 10, 3, "linear")
 
 
 def rows_of(case: dict[str, Any], rows: slice) -> dict[str, Any]:
@@ -137,8 +153,6 @@ def half_precision_stands_still() -> tuple[float, float]:
         nn.init.normal_(layer.weight, std=0.02)
         layer = layer.to(dtype)
         before = copy.deepcopy(layer.weight.data)
-        from auto_bot_tuner.training.config import TrainingConfig
-
         optimizer = build_optimizer(layer.named_parameters(), TrainingConfig(weight_decay=0.0))
         for group in optimizer.param_groups:
             group["lr"] = 1e-6
@@ -151,9 +165,6 @@ def half_precision_stands_still() -> tuple[float, float]:
 
 def mask_by_value() -> tuple[float, float]:
     """Share of the end tokens that stay trained, of 40 rows padded with the end token: `ids != pad`, and by length."""
-    from auto_bot_tuner.data import IGNORE_INDEX
-    from auto_bot_tuner.training.batching import collate
-
     rows = [torch.cat([torch.arange(1, 2 + i), torch.zeros(1, dtype=torch.long)]) for i in range(40)]
     batch = collate([{"input_ids": ids, "labels": ids} for ids in rows], range(40))
     is_end = (batch["input_ids"] == 0) & (batch["labels"] != IGNORE_INDEX)
@@ -167,8 +178,6 @@ def deviation_bends() -> tuple[float, float]:
 
 def weight(solved: float, loss: str, size: int = 8) -> float:
     """The expected gradient per unit of the true one, which is p (1 - p) by the logit of "right"."""
-    import math
-
     total = 0.0
     for right in range(size + 1):
         odds = math.comb(size, right) * solved**right * (1 - solved) ** (size - right)
@@ -207,11 +216,12 @@ PITFALLS = [
     ),
     Pitfall(
         "means of means",
-        "two micro-batches of different sizes: distance of their summed gradient from that of the batch, relative "
-        "to it: TRL's `GRPOTrainer`, loss `grpo`; ours",
+        "two micro-batches of two responses each, short and long ones: distance of their summed gradient from that "
+        "of the batch, relative to it: TRL's `GRPOTrainer`, loss `bnpo`; ours, loss `dapo`",
         "tests/test_grpo_loss.py::test_cutting_into_micro_batches_changes_neither_loss_nor_gradient",
         means_of_means,
         lambda theirs, ours: theirs > 0.05 and ours < 1e-5,
+        "{:.3f}",
     ),
     Pitfall(
         "padding found by value",
@@ -228,6 +238,14 @@ PITFALLS = [
         half_precision_stands_still,
         lambda theirs, ours: theirs > 0.8 and ours < 0.05,
         "{:.1%}",
+    ),
+    Pitfall(
+        "a first step that moves nothing",
+        "share of the peak learning rate in the first of three warm-up steps: `transformers.get_scheduler`, which TRL "
+        "uses; ours",
+        "tests/test_loop.py::test_the_learning_rate_by_hand",
+        first_warm_up_step,
+        lambda theirs, ours: theirs == 0 and ours == 0.25,
     ),
     Pitfall(
         "dividing by the group's deviation",

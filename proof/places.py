@@ -23,7 +23,8 @@ class Place(NamedTuple):
 
 
 def place_of(definition: Any) -> Place:
-    """The line with `def` or `class`, below any decorator."""
+    """The line with `def` or `class`, below any decorator and not in one."""
+    definition = inspect.unwrap(definition)
     lines, start = inspect.getsourcelines(definition)
     below = next(i for i, line in enumerate(lines) if line.lstrip().startswith(("def ", "class ")))
     file = inspect.getsourcefile(definition)

@@ -18,7 +18,7 @@ from proof.peers import groups as trl
 TESTS = "tests/test_ppo_loss.py::"
 N_PLUS = Paper("Huang et al. 2024, “The N+ implementation details”", "2403.17031")
 PPO = Paper("Schulman et al. 2017, eq. 7", "1707.06347")
-NOT_IN_TRL = "has none: PPO left TRL before 1.16"
+NOT_IN_TRL = "has none: this TRL has no PPO"
 NO_SUCH = "has none as a function of its own"
 
 
@@ -297,7 +297,7 @@ CLAIMS = [
     Claim(
         "running deviation of rewards",
         running_scale.RunningDeviation,
-        Paper("Chan et al. 1979, eq. 2.1"),
+        Paper("Chan et al. 1979"),
         "tests/test_ppo_trainer.py::test_scaled_rewards_forget_the_scale_of_their_source",
         batches,
         running_deviation,

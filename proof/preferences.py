@@ -168,7 +168,7 @@ CLAIMS = [
     family(
         "robust DPO",
         dpo.robust_loss,
-        Paper("Chowdhury et al. 2024, eq. 5", "2403.00409"),
+        Paper("Chowdhury et al. 2024", "2403.00409"),
         "robust",
         definition.mean_over(definition.robust),
         settings={"label_smoothing": 0.2},
@@ -204,7 +204,7 @@ CLAIMS = [
     family(
         "hinge (SLiC)",
         dpo.hinge_loss,
-        Paper("Liu et al. 2023, eq. 10", "2309.06657"),
+        Paper("Liu et al. 2023", "2309.06657"),
         "hinge",
         definition.mean_over(definition.hinge),
         peer=of_trl("hinge"),
@@ -234,7 +234,7 @@ CLAIMS = [
     family(
         "SFT term beside DPO",
         dpo.dpo_loss,
-        Paper("Pang et al. 2024, eq. 1", "2404.19733"),
+        Paper("Pang et al. 2024", "2404.19733"),
         "sigmoid",
         definition.sft_term,
         settings={"sft_weight": 0.7},
@@ -245,7 +245,7 @@ CLAIMS = [
     family(
         "SFT term, answers equally long",
         dpo.dpo_loss,
-        Paper("Pang et al. 2024, eq. 1", "2404.19733"),
+        Paper("Pang et al. 2024", "2404.19733"),
         "sigmoid",
         definition.sft_term,
         cases=equally_long,
@@ -257,7 +257,7 @@ CLAIMS = [
     Claim(
         "KTO",
         dpo.kto_loss,
-        Paper("Ethayarajh et al. 2024, §4, eq. 7 and 8", "2402.01306"),
+        Paper("Ethayarajh et al. 2024, §4", "2402.01306"),
         TESTS + "test_kto_equals_trls_kto_trainer",
         answers,
         lambda case: dpo.kto_loss(

@@ -152,7 +152,7 @@ CLAIMS = [
     Claim(
         "top-k",
         sampling.keep_top_k,
-        Paper("Fan et al. 2018, §5.4", "1805.04833"),
+        Paper("Fan et al. 2018", "1805.04833"),
         TESTS + "test_top_k_and_top_p_renormalise_over_the_tokens_that_stay",
         lambda: only(temperature=1.0, top_k=3, top_p=1.0),
         top_k,

@@ -156,7 +156,7 @@ CLAIMS = [
         metrics,
         definition.sft_metrics,
         "counted token by token",
-        peer_is="`mean_token_accuracy`, compared step by step in the training table",
+        peer_is="logs `mean_token_accuracy`: compared in tests/test_trl_parity.py",
         formula="e^L",
     ),
     Claim(

@@ -17,6 +17,9 @@ from tests.preference_runs import Pairs
 from tests.training_runs import small_model
 
 Both = Callable[[Path], tuple[trl.Log, trl.Log]]
+SFT_TEST = "tests/test_trl_parity.py::test_losses_and_gradient_norms_equal_trls_at_every_step"
+KTO_TEST = "tests/test_dpo_parity.py::test_kto_equals_trls_kto_trainer_at_every_step"
+REWARD_TEST = "tests/test_reward_parity.py::test_losses_and_gradient_norms_equal_trls_at_every_step"
 DPO_TEST = "tests/test_dpo_parity.py::test_losses_margins_and_gradient_norms_equal_trls_at_every_step"
 
 
@@ -71,17 +74,9 @@ def side_by_side(name: str, of: Any, steps: int, both: Both, test: str) -> Claim
 
 
 CLAIMS = [
-    side_by_side(
-        "SFT", SFTTrainer, 5, sft, "tests/test_trl_parity.py::test_losses_and_gradient_norms_equal_trls_at_every_step"
-    ),
-    side_by_side(
-        "reward model",
-        RewardModelTrainer,
-        5,
-        trl.both_rewards,
-        "tests/test_reward_parity.py::test_losses_and_gradient_norms_equal_trls_at_every_step",
-    ),
-    side_by_side("DPO", DPOTrainer, 6, dpo("sigmoid", 0.1), DPO_TEST),
-    side_by_side("IPO", DPOTrainer, 6, dpo("ipo", 0.5), DPO_TEST),
-    side_by_side("KTO", DPOTrainer, 6, kto, "tests/test_dpo_parity.py::test_kto_equals_trls_kto_trainer_at_every_step"),
+    side_by_side("training by SFT", SFTTrainer, 5, sft, SFT_TEST),
+    side_by_side("training of a reward model", RewardModelTrainer, 5, trl.both_rewards, REWARD_TEST),
+    side_by_side("training by DPO", DPOTrainer, 6, dpo("sigmoid", 0.1), DPO_TEST),
+    side_by_side("training by IPO", DPOTrainer, 6, dpo("ipo", 0.5), DPO_TEST),
+    side_by_side("training by KTO", DPOTrainer, 6, kto, KTO_TEST),
 ]
