@@ -22,6 +22,7 @@ import tempfile
 from pathlib import Path
 
 from tests.documents import RECORDS, ROOT, Block, Command, all_commands, blocks, read_blocks, record, source_lines
+from tests.word_records import MORE
 from tests.word_runs import make_files
 
 LINKED = ("main.py", "src", "commands", "Makefile", ".venv")
@@ -41,7 +42,7 @@ def make_folder(folder: Path, demo: str) -> Path:
 def run(command: Command, folder: Path) -> None:
     """The command by a shell; its record is the command, then what it printed."""
     path = os.pathsep.join([str(ROOT / ".venv" / "bin"), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
     environment.pop("COLUMNS", None)
     print(f"$ {command.text}", flush=True)
     done = subprocess.run(
@@ -57,6 +58,19 @@ def run(command: Command, folder: Path) -> None:
     printed = done.stdout.replace(f"{folder}/", "").replace(f"{ROOT}/", "")
     RECORDS.mkdir(exist_ok=True)
     record(command.record).write_text(f"$ {command.text}\n{printed}", encoding="utf-8")
+
+
+def commands_with_records(document: str) -> list[Command]:
+    """What `make demo` runs, the page's own commands, and those behind its other figures."""
+    shown = [command for command in all_commands(document) if command.record]
+    more = [Command(document, 0, text, name) for name, text in MORE.get(document, {}).items()]
+    return [Command(document, 0, "python main.py demo", "demo"), *shown, *more]
+
+
+def is_asked_for(command: Command, arguments: argparse.Namespace) -> bool:
+    if arguments.only:
+        return command.record in arguments.only
+    return command.record != "demo" or (arguments.document == "README.md" and not arguments.demo)
 
 
 # ---- into the document ----
@@ -131,8 +145,7 @@ def main() -> None:
         from tests.speed_words import speed_section
 
         return between_markers(arguments.document, "speed", speed_section())
-    wanted = [command for command in all_commands(arguments.document) if command.record]
-    wanted = [command for command in wanted if not arguments.only or command.record in arguments.only]
+    wanted = [command for command in commands_with_records(arguments.document) if is_asked_for(command, arguments)]
     folder = Path(arguments.folder or tempfile.mkdtemp(prefix="words-")).resolve()
     if not (folder / "main.py").exists():
         folder.mkdir(exist_ok=True)
