@@ -68,6 +68,9 @@ class Book:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     devices = [arguments.device] if arguments.device else ["cpu", *(["cuda"] if machine.has_gpu() else [])]
+    if arguments.device == "cuda" and not machine.has_gpu():
+        say("error: PyTorch sees no GPU here")
+        return 1
     return max(run_device(device, arguments) for device in devices)
 
 
@@ -93,8 +96,10 @@ def run_device(device: str, arguments: argparse.Namespace) -> int:
     """Measure what is asked for on one device; the exit code."""
     book = Book(device, arguments.threads)
     if arguments.redraw:
-        if (stored := Record.load(book.whole)) is not None:
-            say_written(book.draw(stored, arguments.remark))
+        if (stored := Record.load(book.whole)) is None:
+            say(f"{os.path.relpath(book.whole, REPOSITORY)} is not there or not readable: measure first")
+            return 1
+        say_written(book.draw(stored, arguments.remark))
         return 0
     record = Record(machine.setting(device, arguments.threads), datetime.date.today().isoformat())
     names = chosen(book.known, arguments.names)

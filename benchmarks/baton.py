@@ -197,7 +197,11 @@ class Worker:
             self._process.stdin.close()
         if error is not None:
             self._process.kill()
-        self._process.wait(timeout=60)
+        try:
+            self._process.wait(timeout=60)
+        except subprocess.TimeoutExpired:  # a library's farewell; its laps are told already
+            self._process.kill()
+            self._process.wait()
         self._process.stdout.close()
         self._errors.close()
 
@@ -232,7 +236,10 @@ class Worker:
         if not line:
             self._errors.seek(0)
             raise WorkerFailed(f"{self.name} ended with code {self._process.wait()}:\n{self._errors.read()[-4000:]}")
-        answer: dict[str, Any] = json.loads(line)
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError:
+            raise WorkerFailed(f"{self.name} said what is no part of the protocol: {line[:200]!r}") from None
         return answer
 
 

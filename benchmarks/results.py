@@ -86,12 +86,15 @@ class Record:
 
     @classmethod
     def load(cls, path: Path) -> Record | None:
-        """The record of a file; None where there is none."""
+        """The record of a file; None where there is none, or one that another version of this code wrote."""
         if not path.exists():
             return None
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        results = {name: _result(result) for name, result in stored["results"].items()}
-        return cls(stored["setting"], stored["made"], results)
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            results = {name: _result(result) for name, result in stored["results"].items()}
+            return cls(stored["setting"], stored["made"], results)
+        except (ValueError, KeyError, TypeError):
+            return None
 
     def take_over(self, other: Record | None) -> None:
         """Lines that another run measured, if it is of the same setting; a line that is here already stays."""

@@ -252,6 +252,13 @@ def test_the_page_can_be_drawn_again_from_the_record_alone(book, monkeypatch):
     assert run("--redraw") == 0 and "SFT; TRL out of the box" in (book / "cpu.md").read_text()
 
 
+def test_a_record_that_cannot_be_read_is_none_and_nothing_is_drawn_of_it(book, capsys):
+    (book / "cpu-unfinished.json").write_text('{"results": {"sft": {"colour": 1}}}')
+    assert run("rows") == 0  # goes on with a record of its own
+    (book / "cpu.json").write_text("{")
+    assert run("--redraw") == 1 and "measure first" in capsys.readouterr().out
+
+
 def test_a_misspelt_part_is_told(capsys):
     with pytest.raises(SystemExit):
         run("sfft")
