@@ -198,13 +198,15 @@ def run(*words: str) -> int:
     return program.main([*words, "--device", "cpu"])
 
 
-def test_a_part_never_overwrites_the_record_of_all_and_the_rest_can_follow(book):
+def test_a_part_never_overwrites_the_record_of_all_and_the_rest_can_follow(book, capsys):
     (book / "cpu.md").write_text("the record of all")
     assert run("sft", "ppo-lora") == 0
     assert (book / "cpu.md").read_text() == "the record of all" and not (book / "cpu.json").exists()
     kept = json.loads((book / "cpu-unfinished.json").read_text())
     assert set(kept["results"]) == {name for name in KNOWN if KNOWN[name].method == "sft"} | {"ppo-lora"}
+    capsys.readouterr()
     assert run("--resume") == 0
+    assert f"[1/{len(KNOWN) - len(kept['results'])}]" in capsys.readouterr().out  # what was kept is not measured again
     assert "# Every method" in (book / "cpu.md").read_text() and (book / "benchmark.png").exists()
     assert set(json.loads((book / "cpu.json").read_text())["results"]) == set(KNOWN)
     assert not (book / "cpu-unfinished.json").exists()
