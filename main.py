@@ -108,19 +108,15 @@ def overview(verbs: Mapping[str, tuple[str, str]]) -> str:
 
 
 def guarded(work: Callable[[], int], debug: bool) -> int:
-    """Run `work`; what goes wrong becomes one line on stderr and an exit code.
-
-    The line may quote a template, a row or a server: its control characters are shown, never obeyed by the terminal.
-    """
-    from auto_bot_tuner.utils.errors import UserError, refused_by_the_system, shortened, unexpected
-    from auto_bot_tuner.utils.terminal import neutral
+    """Run `work`; what goes wrong becomes one line on stderr and an exit code."""
+    from auto_bot_tuner.utils.errors import UserError, refused_by_the_system, unexpected
 
     try:
         return work()
     except UserError as error:
         if debug:
             traceback.print_exc()
-        return complain(neutral(shortened(str(error))), error.exit_code)
+        return complain(in_one_line(str(error)), error.exit_code)
     except Terminated:
         return complain("terminated", 143)
     except KeyboardInterrupt:
@@ -136,7 +132,15 @@ def guarded(work: Callable[[], int], debug: bool) -> int:
             traceback.print_exc()
         refusal = refused_by_the_system(error) if isinstance(error, OSError) else None
         words = refusal or f"{unexpected(error)} (unexpected; --debug shows where)"
-        return complain(neutral(shortened(str(words))), 1)
+        return complain(in_one_line(str(words)), 1)
+
+
+def in_one_line(message: str) -> str:
+    """A message may quote a template, a row, a server or the name of a file: all of it is text, and of one line."""
+    from auto_bot_tuner.utils.errors import shortened
+    from auto_bot_tuner.utils.terminal import neutral
+
+    return neutral(shortened(message)).replace("\n", "⏎")
 
 
 def complain(message: str, exit_code: int) -> int:

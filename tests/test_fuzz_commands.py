@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import commands
@@ -145,6 +145,9 @@ def parse(argv: list[str]) -> None:
 
 @quick(60)
 @given(lines(VERBS))
+@example(["train-config", "\n\nHuman: hi\n\nAssistant: yes"])
+@example(["chat", "\0"])
+@example(["train-config", "\ud800.yaml"])
 def test_any_command_line_is_parsed_or_refused(desk: Path, argv: list[str]) -> None:
     parse(argv)
 
@@ -297,6 +300,10 @@ def read(name: str, text: str) -> None:
 
 @quick(50)
 @given(configs())
+@example(("sft_x.yaml", "method: !!int ''"))
+@example(("sft_x.yaml", f"method: 0x{'f' * 5000}"))
+@example(("sft_x.yaml", "model: {name: 2001-99-99}"))
+@example(("sft_x.yaml", 'model: {name: "\\0"}'))
 def test_any_config(desk: Path, config: tuple[str, str]) -> None:
     read(*config)
 
