@@ -35,7 +35,11 @@ def main() -> int:
     began = time.perf_counter()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    named = sorted({each.test for each in [*claims(), *PITFALLS]})
     complaints = [f"{name} is neither on the page nor left out with a reason" for name in missing()]
+    complaints += [f"{node_id}: no such test" for node_id in named if not has_test(node_id)]
+    if complaints:  # known in a second: no need to measure first
+        return refuse(complaints)
     found: dict[int, Measured] = {}
     for claim in claims():
         measured = quietly(claim)
@@ -48,16 +52,20 @@ def main() -> int:
         if not pitfall.is_shown(theirs, ours)
     ]
     print(f"{len(found)} claims measured in {time.perf_counter() - began:.0f} s; now the tests that they name")
-    complaints += failed_tests(sorted({each.test for each in [*claims(), *PITFALLS]}))
+    complaints += failed_tests(named)
     if complaints:
-        summary = f"error: {len(complaints)} of what the page would say is not true; docs/proof.md is left as it was"
-        print(summary, file=sys.stderr)
-        print("\n".join(f"  {complaint}" for complaint in complaints), file=sys.stderr)
-        return 1
+        return refuse(complaints)
     seconds = sum(os.times()[:4])  # of the processor, children included: what a quiet machine would take
     PAGE.write_text(write(Run(found, pitfalls, seconds)), encoding="utf-8")
     print(f"docs/proof.md: {len(found)} claims hold ({time.perf_counter() - began:.0f} s)")
     return 0
+
+
+def refuse(complaints: Sequence[str]) -> int:
+    """Say what is wrong, and write nothing over a good page."""
+    summary = f"error: {len(complaints)} of what the page would say is not true; docs/proof.md is left as it was"
+    print("\n  ".join([summary, *complaints]), file=sys.stderr)
+    return 1
 
 
 def quietly(claim: Claim) -> Measured:
@@ -87,17 +95,15 @@ class Outcomes:
 
 
 def failed_tests(node_ids: Sequence[str]) -> list[str]:
-    """Complaints about tests that do not exist, fail, or did not run."""
-    there = [node_id for node_id in node_ids if has_test(node_id)]
+    """Complaints about tests that fail or did not run."""
     outcomes = Outcomes()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        pytest.main(
-            ["-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}", *(str(ROOT / each) for each in there)], [outcomes]
-        )
-    absent = [f"{node_id}: no such test" for node_id in node_ids if node_id not in there]
-    failed = [f"{node_id}: failed" for node_id in there if node_id in outcomes.failed]
-    idle = [f"{node_id}: did not run" for node_id in there if node_id not in outcomes.passed | outcomes.failed]
-    return absent + failed + idle
+        files = [str(ROOT / node_id) for node_id in node_ids]
+        pytest.main(["-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}", *files], [outcomes])
+    failed = [f"{node_id}: failed" for node_id in node_ids if node_id in outcomes.failed]
+    return failed + [
+        f"{node_id}: did not run" for node_id in node_ids if node_id not in outcomes.passed | outcomes.failed
+    ]
 
 
 if __name__ == "__main__":

@@ -47,8 +47,8 @@ class Section(NamedTuple):
 
 
 TOO_LONG = """Tested, but too long to be measured here: two processes = one
-([off-policy](../tests/test_two_processes.py), [on-policy](../tests/test_rl_processes.py)), planted preferences and scores
-are found ([reward models](../tests/test_reward_trainer.py)), PPO reaches π_ref e^(r/β) / Z
+([off-policy](../tests/test_two_processes.py), [on-policy](../tests/test_rl_processes.py)), planted preferences are
+found ([reward models](../tests/test_reward_trainer.py)), PPO reaches π_ref e^(r/β) / Z
 ([oracles](../tests/test_policy_gradient_oracles.py)), runs that are killed for real ([SFT](../tests/test_resume.py),
 [PPO and GRPO](../tests/test_rl_resume.py))."""
 

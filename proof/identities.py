@@ -223,7 +223,7 @@ CLAIMS = [
         "killed and resumed = never stopped",
         Trainer.train,
         RULES,
-        "tests/test_resume.py::test_killed_after_a_step",
+        "tests/test_resume.py::test_killed_in_the_middle_of_an_epoch",
         lambda: iter([{"kill_at": 3}, {"kill_at": 4}]),
         killed_and_resumed,
         lambda case: uninterrupted(),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent
+NAMED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 TEX = re.compile(r"\$\$(.+?)\$\$|\$([^$]+?)\$", re.DOTALL)
 
 
@@ -23,13 +24,21 @@ class Place(NamedTuple):
 
 
 def place_of(definition: Any) -> Place:
-    """The line with `def` or `class`, below any decorator and not in one."""
+    """The line with `def` or `class` in the file as it is now, below any decorator and not in one."""
     definition = inspect.unwrap(definition)
-    lines, start = inspect.getsourcelines(definition)
-    below = next(i for i, line in enumerate(lines) if line.lstrip().startswith(("def ", "class ")))
     file = inspect.getsourcefile(definition)
     assert file is not None
-    return Place(Path(file).resolve().relative_to(ROOT).as_posix(), start + below, definition.__qualname__)
+    path, name = Path(file).resolve(), definition.__qualname__
+    return Place(path.relative_to(ROOT).as_posix(), line_of(path.read_text(encoding="utf-8"), name), name)
+
+
+def line_of(source: str, qualified_name: str) -> int:
+    """Where `Class.method` or `function` is defined."""
+    inside: ast.AST = ast.parse(source)
+    for name in qualified_name.split("."):
+        inside = next(node for node in ast.iter_child_nodes(inside) if isinstance(node, NAMED) and node.name == name)
+    assert isinstance(inside, NAMED)
+    return inside.lineno
 
 
 def formula_of(definition: Any) -> str:

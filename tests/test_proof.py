@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,14 +210,23 @@ def test_a_false_claim_is_named_and_nothing_is_written_over_a_good_page(
     assert "| `0` · –<br>by hand | has none |" in written
 
 
-def test_a_test_that_fails_or_is_not_there_is_a_complaint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_test_that_fails_or_does_not_run_is_a_complaint(monkeypatch: pytest.MonkeyPatch) -> None:
     def pretend(arguments: list[str], plugins: list[Any]) -> None:
         plugins[0].failed.add("tests/test_setup.py::test_uv_never_manages_the_environment")
 
     monkeypatch.setattr(command.pytest, "main", pretend)
-    there = ["test_uv_never_manages_the_environment", "test_the_scripts_of_the_set_up_are_sound_shell", "test_gone"]
+    there = ["test_uv_never_manages_the_environment", "test_the_scripts_of_the_set_up_are_sound_shell"]
     said = command.failed_tests([f"tests/test_setup.py::{name}" for name in there])
-    assert [line.rsplit(": ", 1)[1] for line in said] == ["no such test", "failed", "did not run"]
+    assert [line.rsplit(": ", 1)[1] for line in said] == ["failed", "did not run"]
+
+
+def test_a_claim_without_its_test_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = replace(claim_of_half(by_hand), test="tests/test_proof.py::test_gone")
+    monkeypatch.setattr(command, "quietly", lambda claim: pytest.fail("was measured"))
+    assert run_with(monkeypatch, tmp_path / "proof.md", gone) == 1
+    assert "tests/test_proof.py::test_gone: no such test" in capsys.readouterr().err
 
 
 def test_the_record_of_mutants_is_shown_and_said_to_be_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
