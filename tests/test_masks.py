@@ -6,7 +6,9 @@ ought to give can be counted on the text, without any of the code under test.
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,15 +135,57 @@ def test_no_word_begins_where_a_segment_does(word_start: str, texts: tuple[str, 
     assert sum(parts, []) == tokenizer("".join(texts), add_special_tokens=False)["input_ids"]
 
 
-def test_a_byte_level_space_before_a_text_is_put_once() -> None:
+def byte_level(add_prefix_space: bool) -> Any:
     backend = Tokenizer(models.BPE({chr(c): i for i, c in enumerate([*range(33, 127), 0x120, 0x10A])}, []))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space, use_regex=False)
     backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END)
-    for texts in (("one", "two"), ("one</s>", "two", "</s>")):
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END)
+
+
+def test_a_byte_level_space_before_a_text_is_put_once() -> None:
+    tokenizer = byte_level(True)
+    for texts in (("one", "two"), ("one</s>", "two", "</s>"), ("one", "x</s>b", "c</s>d")):
         parts = encoded(tokenizer, *texts)
         assert sum(parts, []) == tokenizer("".join(texts), add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(encoded(tokenizer, "one", "two")[0]) == " one"
+
+
+@pytest.mark.parametrize("word_start", ["none", "metaspace never"])
+def test_a_tokenizer_that_begins_no_words_needs_no_twin(word_start: str) -> None:
+    found = SegmentTokenizer(letter_tokenizer(word_start))
+    assert (found.continuation, found.prefix_scheme) == (None, "")
+    assert SegmentTokenizer(byte_level(False)).continuation is None
+    assert SegmentTokenizer(letter_tokenizer("prepend")).prefix_scheme == "always"
+    assert SegmentTokenizer(letter_tokenizer("metaspace first")).prefix_scheme == "first"
+
+
+@pytest.mark.parametrize("word_start", ["none", "prepend", "metaspace first"])
+def test_what_the_tokenizer_puts_before_a_text_stands_before_no_segment(word_start: str) -> None:
+    """BOS is `with_bos`'s matter: once, at the beginning of a conversation."""
+    tokenizer = letter_tokenizer(word_start, bos=True)
+    tokens = SegmentTokenizer(tokenizer)
+    segments = [Segment("a", False), Segment(tokens.protect("b</s>c"), True), Segment("</s>", True)]
+    assert tokenizer.bos_token_id not in sum(tokens.encode([segments])[0], [])
+
+
+def test_a_text_longer_than_the_model_reads_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Truncation has yet to come; transformers would warn of each."""
+    tokenizer = letter_tokenizer()
+    tokenizer.model_max_length = 3
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        encoded(tokenizer, "abcdef")
+        assert not caplog.records
+        tokenizer(["abcdef"])  # the warning that is meant
+        assert caplog.records
+    finally:
+        logger.removeHandler(caplog.handler)
+
+
+def test_without_special_tokens_nothing_is_protected() -> None:
+    bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE({"a": 0, "b": 1}, [])))
+    assert SegmentTokenizer(bare).protect("ab") == "ab"
 
 
 def test_a_token_that_swallows_the_white_space_after_it_does_so_over_a_border() -> None:
@@ -152,10 +196,10 @@ def test_a_token_that_swallows_the_white_space_after_it_does_so_over_a_border() 
 
 
 @pytest.mark.parametrize("word_start", WORD_STARTS)
-@pytest.mark.parametrize("content", ["say </s> now", "</s>", "a<im><im>x", "<im>x</s>", "x<s>", "7<im"])
+@pytest.mark.parametrize("content", ["say </s> now", "</s>", "a<im><im>x", "<im>x</s>", "x<s>", "7<im", "y</s>!"])
 def test_content_that_names_a_control_token_is_letters(word_start: str, content: str) -> None:
     """The longest that stands there, in full; between, the text of a person goes on: no word begins there."""
-    tokenizer = letter_tokenizer(word_start, special=("<im>", "<im>x"))
+    tokenizer = letter_tokenizer(word_start, special=("<im>", "<im>x", "y</s>"))  # the last ends with another one
     tokens = SegmentTokenizer(tokenizer)
     ids = tokens.encode([[Segment("Q: ", False), Segment(tokens.protect(content), True), Segment("</s>", True)]])[0]
     controls = {tokenizer.convert_tokens_to_ids(text) for text in tokens.special_texts}
@@ -167,6 +211,8 @@ def test_the_marks_between_which_such_texts_travel_are_no_content() -> None:
     tokens = SegmentTokenizer(TOKENIZER)
     assert tokens.protect(f"a{MARK}0{MARK}b") == "a0b"
     assert tokens.protect("plain") == "plain" and tokens.protect("a</s>").count(MARK) == 2
+    tokens = SegmentTokenizer(letter_tokenizer(special=("<im>", "<im>xy")))
+    assert re.fullmatch(f"{MARK}[0-9]+{MARK}", tokens.protect("<im>xy"))  # of the longest nothing is left
 
 
 def test_one_bos_or_none() -> None:
@@ -265,7 +311,7 @@ def questions(draw: st.DrawFn) -> Messages:
 ANSWERS = st.lists(WORD, min_size=1, max_size=3).filter(lambda words: len(words) % 2)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(questions(), WORD, st.integers(4, 90))
 def test_a_row_is_cut_as_the_rule_says(question: Messages, answer: str, max_length: int) -> None:
     responses = [says(answer, first="assistant")]
@@ -275,7 +321,7 @@ def test_a_row_is_cut_as_the_rule_says(question: Messages, answer: str, max_leng
     assert (row.dropped_turns, row.cut_prompt, row.cut_response) == cuts
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     questions(),
     st.lists(ANSWERS, min_size=1, max_size=3),

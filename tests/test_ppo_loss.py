@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from auto_bot_tuner.rlhf import PPOConfig
 from auto_bot_tuner.rlhf.kl_controller import AdaptiveKL
 from auto_bot_tuner.rlhf.ppo_loss import (
     compute_gae,
@@ -158,7 +159,8 @@ def test_the_penalty_reports_nats_per_response_and_nothing_of_padding() -> None:
     assert metrics["kl"] == pytest.approx(statistics.mean(sum(row) for row in rows), abs=1e-5)
     k3 = [sum(math.exp(-d) - 1 + d for d in row) for row in rows]
     assert metrics["kl_k3"] == pytest.approx(statistics.mean(k3), abs=1e-5)
-    with pytest.raises(ValueError, match="k4"):
+    torch.testing.assert_close(kl_penalty(logprobs, reference, mask_of(LENGTHS))[0], logprobs - reference)  # k1
+    with pytest.raises(ValueError, match=r"kind 'k4' is none of k1, k2, k3$"):
         kl_penalty(logprobs, reference, mask_of(LENGTHS), "k4")  # type: ignore[arg-type]
 
 
@@ -240,6 +242,30 @@ def test_values_get_no_credit_beyond_the_clip(
     loss.backward()
     assert values.grad is not None and values.grad.item() == pytest.approx(gradient, abs=1e-6)
     assert metrics["value_clip_fraction"] == float(gradient == 0)
+
+
+@pytest.mark.parametrize("clip", [0.25, 0.75, 0.0])
+def test_the_value_loss_is_its_definition_token_by_token(clip: float) -> None:
+    """Values that rose and fell, from any old value, towards any return."""
+    values, old_values, returns = (x.mul(64).round() / 64 for x in random_rows(3))  # of which float32 rounds nothing
+    found, metrics = value_loss(values, old_values, returns, mask_of(LENGTHS), clip)
+    losses, clipped = [], 0
+    for row, length in enumerate(LENGTHS):
+        for t in range(length):
+            value, old, target = (x[row, t].item() for x in (values, old_values, returns))
+            held = old + min(max(value - old, -clip), clip) if clip else value
+            losses.append(max((value - target) ** 2, (held - target) ** 2) / 2)
+            clipped += (held - target) ** 2 > (value - target) ** 2
+    assert found.item() == metrics["value_loss"] == pytest.approx(statistics.mean(losses), abs=1e-6)
+    assert metrics["value_clip_fraction"] == pytest.approx(clipped / sum(LENGTHS))
+
+
+def test_what_is_not_given_is_as_the_settings_have_it() -> None:
+    rows, mask, config = random_rows(3), mask_of(LENGTHS), PPOConfig()
+    loss, metrics = policy_loss(*rows, mask)
+    assert torch.equal(loss, policy_loss(*rows, mask, config.clip_ratio)[0])
+    assert metrics["policy_loss"] == loss.item()
+    assert torch.equal(value_loss(*rows, mask)[0], value_loss(*rows, mask, config.value_clip)[0])
 
 
 def test_explained_variance_is_one_for_foresight_and_zero_for_a_constant() -> None:
