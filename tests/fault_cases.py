@@ -230,7 +230,14 @@ class Trial:
 
 def differences(one: Path, other: Path) -> list[str]:
     """What is not the same in two finished runs: names, or files with their content."""
-    names = [sorted(path.name for path in folder.iterdir()) for folder in (one, other)]
+    # Which older checkpoints are kept hangs on where it was interrupted; how many, and the last, does not.
+    numbered = [[path.name for path in checkpoints(folder)] for folder in (one, other)]
+    names = [
+        sorted({path.name for path in folder.iterdir()} - {*old[:-1]})
+        for folder, old in zip((one, other), numbered, strict=True)
+    ]
+    if len(numbered[0]) != len(numbered[1]):
+        names = numbered
     found = [] if names[0] == names[1] else [f"{names[0]} instead of {names[1]}"]
     for path in sorted(path for path in other.rglob("*") if path.is_file()):
         name = path.relative_to(other)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
+import multiprocessing
 import os
 import resource
 import signal
@@ -28,6 +29,7 @@ import torch
 import main as command_line
 from auto_bot_tuner.rollouts.trainer import OnPolicyTrainer
 from auto_bot_tuner.training import checkpoint, record, reporting, run, run_folder
+from auto_bot_tuner.training.events import Event
 from auto_bot_tuner.training.loop import Trainer
 
 OURS = str(Path(run.__file__).parent.parent)
@@ -199,6 +201,26 @@ def wait(child: int, seconds: float | None, patience: float = 300) -> int:
             assert lived <= patience, "the run hangs"
             seconds = None
         time.sleep(0.003)
+
+
+# ---- the short forms: one run, killed at one event ----
+
+
+def in_a_child(work: Callable[[], None]) -> int:
+    """Run `work` in a forked process, which may kill itself; its exit code (-9 for kill -9)."""
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join(timeout=120)
+    assert child.exitcode is not None, "the child hangs"
+    return child.exitcode
+
+
+def killing_at(step: int, name: str = "step") -> Callable[[Event], None]:
+    def kill(event: Event) -> None:
+        if event.name == name and event.step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return kill
 
 
 # ---- a disk that is full, or takes nothing ----

@@ -22,10 +22,10 @@ from auto_bot_tuner.training.events import Event
 from auto_bot_tuner.training.lineage import Ancestor, lineage_of
 from auto_bot_tuner.training.record import digest
 from auto_bot_tuner.utils.errors import Interrupted, UserError
+from tests.faults import in_a_child, killing_at
 from tests.preference_runs import dpo_trainer
 from tests.reward_runs import small_reward_trainer
 from tests.rl_runs import grpo_trainer, letter_prompts, letter_reward_model, moved, ppo_trainer, run_logged, snapshot
-from tests.test_resume import in_a_child, killing_at
 from tests.training_runs import logged, random_rows, small_model, small_trainer, weights
 
 MAKERS: dict[str, Callable[..., Any]] = {

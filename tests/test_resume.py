@@ -1,9 +1,11 @@
-"""A run that was killed and resumed gives the bits of one that was not: weights, metrics, samples."""
+"""A run that was stopped and resumed gives the bits of one that was not, and is refused where it would be another.
+
+Kills in every part of a run: `test_faults.py`, and a hundred of them in `test_faults_long.py`.
+"""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -18,27 +20,11 @@ from auto_bot_tuner.training import checkpoint, run_folder
 from auto_bot_tuner.training.events import Event
 from auto_bot_tuner.training.run_folder import checkpoints, is_whole, newest_checkpoint
 from auto_bot_tuner.utils.errors import Interrupted, UserError
+from tests.faults import in_a_child, killing_at
 from tests.training_runs import logged, small_trainer, weights
 
 # Ten steps in two epochs; logs, evaluations and saves at different rhythms, so that a kill falls between them.
 RHYTHM: dict[str, Any] = {"save_steps": 2, "logging_steps": 3, "eval_steps": 4, "num_epochs": 2, "noisy": True}
-
-
-def in_a_child(work: Callable[[], None]) -> int:
-    """Run `work` in a forked process, which may kill itself; its exit code (-9 for kill -9)."""
-    child = multiprocessing.get_context("fork").Process(target=work)
-    child.start()
-    child.join(timeout=120)
-    assert child.exitcode is not None, "the child hangs"
-    return child.exitcode
-
-
-def killing_at(step: int, name: str = "step") -> Callable[[Event], None]:
-    def kill(event: Event) -> None:
-        if event.name == name and event.step == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return kill
 
 
 def run(folder: Path, callback: Callable[[Event], None] | None = None, **settings: Any) -> None:
@@ -63,39 +49,9 @@ def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return {"lora": lora, "reference": folder}
 
 
-@pytest.mark.parametrize("step", [2, 5, 7, 10])  # 2: nothing after the checkpoint is lost but its log; 5: mid-epoch
-def test_killed_after_a_step(kind: dict[str, Any], step: int, tmp_path: Path) -> None:
+def test_killed_in_the_middle_of_an_epoch(kind: dict[str, Any], tmp_path: Path) -> None:
     folder = tmp_path / "killed"
-    killed = in_a_child(lambda: run(folder, killing_at(step, "save" if step == 2 else "step"), lora=kind["lora"]))
-    assert killed == -signal.SIGKILL
-    assert in_a_child(lambda: run(folder, lora=kind["lora"], resume=True)) == 0
-    same_run(folder, kind["reference"])
-
-
-def test_killed_in_the_middle_of_a_save(kind: dict[str, Any], tmp_path: Path) -> None:
-    folder = tmp_path / "killed"
-
-    def killed_while_saving() -> None:
-        whole = checkpoint.save_file
-
-        def half(tensors: Any, path: Path) -> None:
-            if "checkpoint-6" in str(path):
-                os.kill(os.getpid(), signal.SIGKILL)  # the weights are written, the optimiser is not
-            whole(tensors, path)
-
-        checkpoint.save_file = half
-        run(folder, lora=kind["lora"])
-
-    assert in_a_child(killed_while_saving) == -signal.SIGKILL
-    assert [path.name for path in checkpoints(folder)] == ["checkpoint-2", "checkpoint-4"]
-    assert in_a_child(lambda: run(folder, lora=kind["lora"], resume=True)) == 0
-    same_run(folder, kind["reference"])
-    assert not list(folder.glob(".checkpoint*"))  # the half-written one is gone
-
-
-def test_killed_in_an_evaluation(kind: dict[str, Any], tmp_path: Path) -> None:
-    folder = tmp_path / "killed"
-    assert in_a_child(lambda: run(folder, killing_at(8, "evaluate"), lora=kind["lora"])) == -signal.SIGKILL
+    assert in_a_child(lambda: run(folder, killing_at(3), lora=kind["lora"])) == -signal.SIGKILL
     assert in_a_child(lambda: run(folder, lora=kind["lora"], resume=True)) == 0
     same_run(folder, kind["reference"])
 

@@ -8,7 +8,6 @@ pictures. A strict Content-Security-Policy stands behind them: the page may load
 from __future__ import annotations
 
 import contextlib
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Undefined
 from markupsafe import Markup
 
 from auto_bot_tuner.reports import numbers
+from auto_bot_tuner.training.durable import write_whole
 from auto_bot_tuner.utils.durations import duration
 from auto_bot_tuner.utils.errors import UserError
 from auto_bot_tuner.utils.terminal import neutral
@@ -59,13 +59,11 @@ def write_page(path: Path, template: str, **values: Any) -> Path:
         UserError: the file cannot be written.
     """
     html = environment().get_template(template).render(**values)
-    part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(html, encoding="utf-8")
-        os.replace(part, path)
+        write_whole(path, html)
     except OSError as error:
         with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+            path.with_name(f".{path.name}.part").unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     return path

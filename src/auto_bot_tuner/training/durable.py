@@ -19,6 +19,7 @@ GONE = ".gone"
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file that is the old or the new one at every moment. Raises OSError."""
     part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)  # it may be a stranger's link to a file that is no business of ours
     part.write_bytes(content.encode() if isinstance(content, str) else content)
     sync(part)
     replace(part, path)

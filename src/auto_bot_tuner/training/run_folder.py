@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -32,6 +33,7 @@ from auto_bot_tuner.utils.errors import UserError
 
 LOGS = ("metrics.jsonl", "samples.jsonl", "notes.jsonl", "token_views.jsonl")
 OURS = (*LOGS, "config.yaml", "run.json", "report.html", "tensorboard", "final", "save-test", "wandb_id")
+NUMBERED = re.compile(r"checkpoint-\d{1,9}", re.ASCII)
 UNFINISHED = (".part", ".old", GONE)  # `.NAME.part` and so on: of something that a run was busy with
 
 
@@ -85,7 +87,7 @@ def check_unfinished(folder: Path, step: int = 0, total_steps: int = 0) -> None:
         UserError: the run in `folder` has finished.
     """
     record = read_record(folder)
-    last, total = (int(record.get(name) or 0) for name in ("step", "total_steps"))
+    last, total = (found if isinstance(found := record.get(name), int) else 0 for name in ("step", "total_steps"))
     if record.get("status") == "finished" and step < last and total_steps <= total:
         raise UserError(
             f"nothing to resume: {folder} has finished, {last} of {total} steps; train on from it with --model "
@@ -131,7 +133,7 @@ def leftovers(folder: Path) -> list[Path]:
 
 def checkpoints(folder: Path) -> list[Path]:
     """`checkpoint-N` folders, oldest first."""
-    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    found = [path for path in folder.glob("checkpoint-*") if NUMBERED.fullmatch(path.name)]
     return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
 

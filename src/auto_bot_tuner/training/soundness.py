@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from auto_bot_tuner.utils.json_files import NO_JSON
+
 STATE_FILE = "trainer_state.json"  # written last: its list of files says what a whole checkpoint holds
 
 
@@ -15,9 +17,16 @@ def is_whole(checkpoint: Path) -> bool:
     """Whether every file that the state lists is there with its size."""
     try:
         sizes = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))["files"]
-        return bool(sizes) and all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return bool(sizes) and all(
+            is_inside(name) and (checkpoint / name).stat().st_size == size for name, size in sizes.items()
+        )
+    except (*NO_JSON, KeyError, AttributeError, TypeError):
         return False
+
+
+def is_inside(name: str) -> bool:
+    """A checkpoint of a stranger's may list what is none of its files."""
+    return not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
 def is_sound(checkpoint: Path) -> bool:
