@@ -276,15 +276,18 @@ def value_loss(
         The mean over valid tokens of half the larger square, and `value_loss`, `value_clip_fraction` (tokens that get
         no gradient), both means over tokens, and `explained_variance` (not a mean: see there).
     """
-    squares = (values - returns).square()  # (B, R)
-    clipped_squares = squares
+    squares = clipped_squares = (values - returns).square()  # (B, R)
+    is_clipped = torch.zeros_like(mask)
     if value_clip:
-        moved = (values - old_values).clamp(-value_clip, value_clip)
+        change = values - old_values
+        moved = change.clamp(-value_clip, value_clip)
         clipped_squares = (old_values + moved - returns).square()
+        # Within the clip old + (new - old) may miss new by a rounding: a larger square alone is no sign of a clip.
+        is_clipped = (moved != change) & (clipped_squares > squares)
     loss = masked_mean(torch.maximum(squares, clipped_squares), mask) / 2
     return loss, named(
         value_loss=loss,
-        value_clip_fraction=masked_mean((clipped_squares > squares).to(values.dtype), mask),
+        value_clip_fraction=masked_mean(is_clipped.to(values.dtype), mask),
         explained_variance=explained_variance(values, returns, mask),
     )
 
