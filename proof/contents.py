@@ -150,7 +150,7 @@ def public(module: ModuleType) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(module).items()
-        if (inspect.isfunction(value) or inspect.isclass(value))
+        if (inspect.isfunction(inspect.unwrap(value)) or inspect.isclass(value))
         and value.__module__ == module.__name__
         and not name.startswith("_")
     }

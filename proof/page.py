@@ -76,8 +76,7 @@ HEADER = ("formula", "paper", "code · test", "cases", "from the oracle", "from 
 
 
 def table(title: str, words: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
-    return f"## {title}\n\n{words}\n\n" + "\n".join(lines)
+    return f"## {title}\n\n{words}\n\n{grid(header, rows)}"
 
 
 def row(measured: Measured, bounds: Sequence[Bound]) -> list[str]:
@@ -155,11 +154,13 @@ def mutation() -> str:
     record: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8"))
     total = {name: sum(file[name] for file in record["files"]) for name in ("mutants", "killed", "timeout", "survived")}
     dead = total["killed"] + total["timeout"]
+    silent = sum(not one["why"] for one in record["survivors"])
+    explained = "each survivor is explained below" if not silent else f"{silent} survivors below are not explained yet"
     words = f"""{title}
 
 `{record["command"]}` changed one operator, number or condition at a time and ran the tests (finished
 {record["made"][:10]}): **{dead:,} of {total["mutants"]:,} mutants were killed, {dead / max(1, total["mutants"]):.1%}**;
-each survivor is listed below."""
+{explained}."""
     header = ("file", "mutants", "killed", "ran for ever", "survived", "source")
     rows = [
         [
@@ -171,20 +172,16 @@ each survivor is listed below."""
     ]
     survivors = [
         [
-            f"{one['file'].rsplit('/', 2)[-2]}/{one['file'].rsplit('/', 1)[-1]}, `{one['function']}`",
+            f"{'/'.join(one['file'].split('/')[-2:])}, `{one['function']}`",
             code(one["before"]),
             code(one["after"]),
-            cell(one["why"]),
+            cell(one["why"]) or "**not explained yet**",
         ]
         for one in record["survivors"]
     ]
-    listed = table(
-        "Survivors",
-        "Why no test can, or need, tell them from the original.",
-        ("where", "was", "became", "why it lives"),
-        survivors,
-    )
-    return "\n\n".join([words, grid(header, rows), "#" + listed] if survivors else [words, grid(header, rows)])
+    listed = grid(("where", "was", "became", "why it lives"), survivors)
+    folded = f"<details><summary>The survivors, one by one</summary>\n\n{listed}\n\n</details>"
+    return "\n\n".join([words, grid(header, rows), *([folded] if survivors else [])])
 
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

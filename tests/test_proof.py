@@ -237,11 +237,19 @@ def test_the_record_of_mutants_is_shown_and_said_to_be_stale(tmp_path: Path, mon
     now = hashlib.sha256((ROOT / file).read_bytes()).hexdigest()
     survivor = {"file": file, "line": 7, "function": "sft_loss", "before": "a | b", "after": "", "why": "the same"}
     for digest, word in ((now, "as it is now"), ("0" * 64, "changed since")):
-        record = {"made": "2026-01-02T03:04", "command": "make mutation", "files": [entry | {"sha256": digest}]}
-        (tmp_path / "mutation.json").write_text(json.dumps(record | {"survivors": [survivor]}))
+        record: dict[str, Any] = {
+            "made": "2026-01-02T03:04",
+            "command": "make mutation",
+            "files": [entry | {"sha256": digest}],
+        }
+        record["survivors"] = [survivor]
+        (tmp_path / "mutation.json").write_text(json.dumps(record))
         shown = page.mutation()
         assert "47 of 50 mutants were killed, 94.0%" in " ".join(shown.replace("**", "").split()) and word in shown
-        assert r"`a \| b` | (nothing) | the same |" in shown
+        assert r"`a \| b` | (nothing) | the same |" in shown and "each survivor is explained" in shown
+    record["survivors"] = [survivor | {"why": ""}]
+    (tmp_path / "mutation.json").write_text(json.dumps(record))
+    assert "1 survivors below are not explained yet" in page.mutation()
 
 
 def test_a_measurement_without_numbers_fails() -> None:
