@@ -183,7 +183,8 @@ class Worker:
             cwd=REPOSITORY,
             # Neither side may phone the hub: a network wait is no property of the code.
             env=os.environ
-            | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+            | {"OMP_NUM_THREADS": str(threads), "RAYON_NUM_THREADS": str(threads)}  # PyTorch's threads, tokenizers'
+            | {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
             | ONE_GPU
             | (environment or {}),
         )

@@ -201,5 +201,7 @@ def both_in_one(configuration: Configuration, rounds: int, threads: int) -> Resu
     }
     if task.method == "generation":
         figures["rows"] = Spread.of([task.rows_written])
+    else:  # rows
+        figures["encoding"] = Spread.of([lap.parts["encoding"] / lap.parts["ours"] for lap in laps])
     different = facts.get("different", max((max(lap.losses, default=0.0) for lap in laps), default=0.0))
     return Result(configuration.name, figures, float(different), 0.0, rounds)

@@ -51,6 +51,10 @@ MEMORY = (
 )
 LORA_MEMORY = "{f[NAME.memory MB]:.0f} MB against {f[NAME.peer memory MB]:.0f}."
 ROUNDS = "The rounds lie between {f[NAME.speed low]:.2f} and {f[NAME.speed high]:.2f}."
+PREPARING = (
+    "The rounds lie between {f[NAME.speed low]:.2f} and {f[NAME.speed high]:.2f}. The tokenizer alone, on the same "
+    "texts in one batch, takes {f[NAME.encoding]:.0%} of our time: that part both sides must do."
+)
 PPO_PART = (
     "A floor of our own: TRL has no PPO any more. Of a step's time writing takes {f[NAME.writing]:.0%}, scoring "
     "{f[NAME.scoring]:.0%}, training {f[NAME.training]:.0%}; products of as many rows as responses are written run "

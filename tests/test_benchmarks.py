@@ -68,7 +68,7 @@ def made_up(name: str) -> Result:
         return Result(name, figures, rounds=5, details={"main.py --help": [0.1, 0.2]})
     if configuration.method in ("generation", "rows"):
         figures = {"speed": Spread.of([2.0, 3.0]), "tokens/s": Spread.of([900.0]), "peer tokens/s": Spread.of([400.0])}
-        return Result(name, figures | {"rows": Spread.of([32])}, 0.0, 0.0, 5)
+        return Result(name, figures | {"rows": Spread.of([32]), "encoding": Spread.of([0.6])}, 0.0, 0.0, 5)
     result = trained(name)
     assert "state MB" in result.figures or configuration.task.reference == "adapter_off"
     return result
