@@ -223,7 +223,9 @@ OTHER_LIBRARIES = frozenset(
     ("yield", "hash", "DTensor", "input_layernorm", "group_by_length", "get_batch_loss_metrics")
 )
 NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?:\(\))?")
-ELSEWHERE = frozenset(("RUN", "NAME", "FOLDER", "FILE", "VERB", "COMMAND", "CKPT", "SFT", "REWARD", "DATA", "ROWS"))
+ELSEWHERE = frozenset(
+    ("RUN", "NAME", "FOLDER", "FILE", "VERB", "COMMAND", "CKPT", "SFT", "REWARD", "DATA", "ROWS", "Class", "method")
+)
 
 
 def unknown_names(text: str) -> Iterator[str]:

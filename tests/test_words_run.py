@@ -19,7 +19,7 @@ from commands.examples import EXAMPLES
 from tests.documents import ROOT, Block, Command, all_commands, blocks, commands_of, documents, main_words
 from tests.hub_standin import Repository, make_hub, serve
 from tests.models import save_tiny_model
-from tests.word_runs import job_of, make_workshop, reason_not_to_run, work
+from tests.word_runs import job_of, make_files, preparation, reason_not_to_run, work
 
 README = "README.md"
 LESSONS = [document for document in documents() if document != README]
@@ -39,10 +39,13 @@ def jobs_of(documents: list[str]) -> list[tuple[Command | Block, dict[str, Any]]
     return list(found.values())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the rows and functions that the documents assume."""
     (mine,) = [block.text for block in blocks(README) if block.kind == "json" and "Ida" in block.text]
-    return make_workshop(tmp_path_factory.mktemp("words"), mine + "\n")
+    folder = tmp_path_factory.mktemp("words")
+    make_files(folder, mine + "\n")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def what_went_wrong(documents: list[str], workshop: Path, endpoint: str) -> list[str]:
-    jobs = jobs_of(documents)
+    jobs = [*((job["text"], job) for job in preparation()), *jobs_of(documents)]
     answers = work([job for _, job in jobs], workshop, endpoint)
     return [
         f"{place}: exit {answer['code']}\n{answer['err'][-600:]}"
@@ -66,7 +69,7 @@ def what_went_wrong(documents: list[str], workshop: Path, endpoint: str) -> list
     ]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_every_command_and_snippet_of_the_readme_runs(workshop, endpoint):
     assert len(jobs_of([README])) > 25
     wrong = what_went_wrong([README], workshop, endpoint)

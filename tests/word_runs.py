@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -218,13 +217,7 @@ COPIES = {
 }  # fmt: skip
 
 
-def make_workshop(folder: Path, mine: str) -> Path:
-    """The folder with rows, functions, and small models under the names that the documents use."""
-    make_files(folder, mine)
-    jobs = [{"kind": "main", "document": "", "text": line, "words": line.split()} for line in PREPARATION]
-    for answer in work(jobs, folder, "http://127.0.0.1:9"):
-        assert answer["code"] == 0, answer
-    for made, names in COPIES.items():
-        for name in names:
-            shutil.copytree(folder / made, folder / name, dirs_exist_ok=True)
-    return folder
+def preparation() -> list[dict[str, Any]]:
+    """Jobs before those of a document: the models are made, and copied to all of their names."""
+    runs = [{"kind": "main", "document": "", "text": line, "words": line.split()} for line in PREPARATION]
+    return [*runs, *({"kind": "copy", "document": "", "text": made, "names": names} for made, names in COPIES.items())]

@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -18,12 +19,17 @@ from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
-SHORT = {"max_steps": 2, "gradient_accumulation_steps": 1, "num_samples": 0}
+# A folder of their own, too: the models that the documents assume stay as they are.
+SHORT = {"max_steps": 2, "gradient_accumulation_steps": 1, "num_samples": 0, "output_dir": "out/snippet"}
 
 
 def run(job: dict[str, Any], names: dict[str, dict[str, Any]]) -> int:
-    """The exit code of a job: a command of main.py, or a snippet among the names of its document."""
+    """The exit code of a job: a command of main.py, a snippet among the names of its document, or a folder's copies."""
     os.environ.update(job.get("environment", {}))
+    if job["kind"] == "copy":
+        for name in job["names"]:
+            shutil.copytree(job["text"], name, dirs_exist_ok=True)
+        return 0
     if job["kind"] == "python":
         exec(compile(job["text"], job["document"], "exec"), names.setdefault(job["document"], {}))
         return 0
