@@ -117,11 +117,17 @@ def damaged(checkpoint: Path, how: str) -> None:
         state.write_text("{}")
     elif how == "no object":
         state.write_text("[1]")
+    elif how == "nested":
+        state.write_text("[" * 100_000)
+    elif how == "elsewhere":
+        state.write_text(json.dumps({"files": {"/etc/hostname": Path("/etc/hostname").stat().st_size}}))
     else:  # the state itself
         state.write_text(state.read_text().replace('"step": 7', '"step": 8'))
 
 
-@pytest.mark.parametrize("how", ["cut short", "one bit", "no file", "empty state", "no object", "one digit"])
+@pytest.mark.parametrize(
+    "how", ["cut short", "one bit", "no file", "empty state", "no object", "nested", "elsewhere", "one digit"]
+)
 def test_damage_is_found(tmp_path: Path, how: str) -> None:
     (tmp_path / "model.safetensors").write_bytes(bytes(range(250)) * 4)
     write_state(tmp_path, {"step": 7})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -39,6 +40,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [f"{method}-{number}" for method in METHODS for number in range(EACH)])
 def test_kill(seed: str, runs: Path, tmp_path: Path) -> None:
     method, _, number = seed.rpartition("-")
@@ -77,9 +79,9 @@ from pathlib import Path
 import main
 from tests.training_runs import small_trainer
 
-folder, victim = Path(sys.argv[1]), int(sys.argv[2])
+folder, victim, resume = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "resume"
 shared = {"batch_size": 2, "gradient_accumulation_steps": 2, "eval_steps": 4, "save_steps": 2, "noisy": True}
-trainer = small_trainer(folder, resume=folder.exists(), **shared)
+trainer = small_trainer(folder, resume=resume, **shared)
 assert trainer.processes == 2
 learn = trainer.learn_from
 
@@ -93,11 +95,14 @@ sys.exit(main.guarded(lambda: trainer.train() and 0, debug=False))
 """
 
 
-def two_processes(worker: Path, folder: Path, victim: int, port: int) -> list[tuple[int, str]]:
+def two_processes(worker: Path, folder: Path, victim: int, resume: str = "") -> list[tuple[int, str]]:
     """Without a launcher, which would end the one when the other dies: of each its exit code and what it said."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     shared |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT}/src"}
-    command = [sys.executable, str(worker), str(folder), str(victim)]
+    command = [sys.executable, str(worker), str(folder), str(victim), resume]
     started = [
         subprocess.Popen(
             command,
@@ -117,20 +122,21 @@ def two_processes(worker: Path, folder: Path, victim: int, port: int) -> list[tu
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)  # six starts of Python and torch, on a machine that may have other work
 @pytest.mark.parametrize("victim", [0, 1])
 def test_one_of_two_processes_dies(victim: int, tmp_path: Path) -> None:
     """The other one says so in a line and ends; together they go on, to the bits of two that nothing happened to."""
-    worker, port = tmp_path / "worker.py", 20_000 + os.getpid() % 9000
+    worker = tmp_path / "worker.py"
     worker.write_text(WORKER)
-    assert [code for code, _ in two_processes(worker, tmp_path / "whole", -1, port)] == [0, 0]
-    outcomes = two_processes(worker, tmp_path / "run", victim, port + 1)
+    assert [code for code, _ in two_processes(worker, tmp_path / "whole", -1)] == [0, 0]
+    outcomes = two_processes(worker, tmp_path / "run", victim)
     code, said = outcomes[1 - victim]
     assert outcomes[victim][0] == -signal.SIGKILL and code == 1
     last = said.strip().splitlines()[-1]
     assert last.startswith(f"error: process {1 - victim} of 2 lost another one (") and "--resume" in last, said
     assert "Traceback" not in said
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-2"]
-    assert [code for code, _ in two_processes(worker, tmp_path / "run", -1, port + 2)] == [0, 0]
+    assert [code for code, _ in two_processes(worker, tmp_path / "run", -1, "resume")] == [0, 0]
     assert logged(tmp_path / "run") == logged(tmp_path / "whole")
     one, other = (weights(tmp_path / name / "final") for name in ("run", "whole"))
     assert all(tensor.equal(other[name]) for name, tensor in one.items())
@@ -140,6 +146,7 @@ def test_one_of_two_processes_dies(victim: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_at_any_moment_of_the_command(seed: int, number: int, code: int, tmp_path: Path) -> None:
