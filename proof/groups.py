@@ -93,6 +93,27 @@ def with_divergence(name: str, kind: str, peer: Callable[[Case], torch.Tensor], 
     )
 
 
+def logged(case: Case) -> dict[str, float]:
+    """What grpo_loss says beside its loss."""
+    tensors = (case[name] for name in ("logprobs", "old_logprobs", "advantages", "mask"))
+    metrics = grpo.grpo_loss(*tensors, **settings_of(case))[1]
+    return {name: metrics[name] for name in metrics if name != "loss"}
+
+
+def clipped_and_kl(metrics: Callable[[Case], dict[str, float]]) -> Callable[[Case], list[float]]:
+    return lambda case: [metrics(case)[name] for name in ("clip_fraction", "kl_loss")]
+
+
+def logged_by_trl(case: Case) -> list[float]:
+    metrics = trl.grpo(case, **IN_TRL[case["loss"]], beta=case["beta"])[1]
+    return [metrics["clip_ratio/region_mean"][0], metrics["kl"][0]]
+
+
+def members_with_kl(*losses: str) -> Iterator[Case]:
+    for loss in losses:
+        yield from written_responses(seeds=12, loss=loss, beta=0.1, kind="k3_plain")
+
+
 def rloo_step(case: Case) -> Graded:
     logprobs = case["logprobs"].clone().requires_grad_()
     found = grpo.grpo_loss(logprobs, logprobs.detach(), case["advantages"], case["mask"], loss="rloo")[0]
@@ -190,6 +211,31 @@ CLAIMS = [
         "k3_plain",
         of_trl("grpo", beta=0.1),
         "`GRPOTrainer` as it comes: value equal, but see “where toolkits go wrong”",
+    ),
+    Claim(
+        "what is logged: clip fraction, approximate KL, ratio",
+        grpo.grpo_loss,
+        PAPERS["grpo"],
+        TESTS + "test_gspos_clip_takes_whole_responses",
+        lambda: (case for loss in PAPERS for case in written_responses(seeds=9, loss=loss)),
+        logged,
+        definition.metrics,
+        "counted token by token, all members",
+        peer_is="the clip fraction in the next row",
+        formula=r"\rho - 1 - \log \rho",
+    ),
+    Claim(
+        "clip fraction and KL, as TRL logs them",
+        grpo.grpo_loss,
+        PAPERS["grpo"],
+        PARITY + "test_losses_gradients_and_clip_fractions_equal_trls",
+        lambda: members_with_kl("grpo", "dr_grpo", "dapo"),
+        clipped_and_kl(logged),
+        clipped_and_kl(definition.metrics),
+        "counted token by token",
+        logged_by_trl,
+        "`GRPOTrainer`'s log (of `gspo` it counts responses, we tokens)",
+        formula=r"[A > 0 \wedge \rho > 1 + \epsilon] + [A < 0 \wedge \rho < 1 - \epsilon]",
     ),
     *(accumulated(loss) for loss in ("grpo", "dr_grpo", "dapo", "rloo")),
     Claim(

@@ -87,6 +87,17 @@ def first_losses_by_definition(case: Case) -> list[float]:
     return [definition.mean_over(each)(case) for each in members]
 
 
+def kto(case: Case) -> tuple[torch.Tensor, dict[str, float]]:
+    weights = {name: case[name] for name in ("desirable_weight", "undesirable_weight")}
+    tensors = (case[name] for name in ("policy", "reference", "is_desirable", "reference_point", "beta"))
+    return dpo.kto_loss(*tensors, **weights)
+
+
+def kto_metrics(case: Case) -> dict[str, float]:
+    metrics = kto(case)[1]
+    return {name: metrics[name] for name in metrics if name != "loss"}
+
+
 CLAIMS = [
     Claim(
         "KTO",
@@ -94,20 +105,24 @@ CLAIMS = [
         Paper("Ethayarajh et al. 2024, §4", "2402.01306"),
         TESTS + "test_kto_equals_trls_kto_trainer",
         answers,
-        lambda case: dpo.kto_loss(
-            case["policy"],
-            case["reference"],
-            case["is_desirable"],
-            case["reference_point"],
-            case["beta"],
-            desirable_weight=case["desirable_weight"],
-            undesirable_weight=case["undesirable_weight"],
-        )[0],
+        lambda case: kto(case)[0],
         definition.kto,
         "the formula, answer by answer; z clamped at 0 and without gradient",
         lambda case: trl.kto(case)[0],
         "`KTOTrainer`",
         ("policy",),
+    ),
+    Claim(
+        "KTO as logged: rewards, accuracy",
+        dpo.kto_loss,
+        Paper("Ethayarajh et al. 2024, §4", "2402.01306"),
+        TESTS + "test_kto_by_hand",
+        answers,
+        kto_metrics,
+        definition.kto_metrics,
+        "counted and summed answer by answer",
+        peer_is="logs rewards: compared in tests/test_dpo_loss.py",
+        formula="as above",
     ),
     Claim(
         "log(1 - e^x)",

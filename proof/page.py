@@ -67,7 +67,8 @@ small numbers, relative for large ones; 0 means the same bits. It is given for v
 The *oracle* knows nothing of our code: the definition in plain Python loops on float64
 ([proof/oracles](../proof/oracles)), an enumeration, finite differences (all gradients, at twelve entries of each
 tensor). The *peer* is TRL's own code on the same tensors ([proof/peers](../proof/peers)). Where it has no such thing,
-or means another one, the row says so. No difference is larger than its **bound**:
+or means another one, the row says so. A test is named in words; its node id is the title of the link. No difference is
+larger than its **bound**:
 
 {reasons}"""
 
@@ -114,7 +115,8 @@ def tex(claim: Claim) -> str:
         return formula
     for bar, name in (("\\|", r"\Vert "), ("|", r"\vert ")):
         formula = formula.replace(bar, name)
-    return f"$`{formula}`$"
+    # A formula is never broken by a browser: what a wide space parts stands in lines of its own.
+    return "<br>".join(f"$`{part.strip().rstrip(',')}`$" for part in re.split(r"\\q?quad", formula))
 
 
 def paper(claim: Claim) -> str:
@@ -128,8 +130,9 @@ def code_link(definition: Any) -> str:
 
 
 def test_link(node_id: str) -> str:
+    """The test's name as the sentence that it is, so that a narrow column may break it; the node id as a title."""
     file, _, name = node_id.partition("::")
-    return f"[{name}](../{file}) ✓"
+    return f'✓ [{name.removeprefix("test_").replace("_", " ")}](../{file} "{node_id}")'
 
 
 def where_toolkits_go_wrong(run: Run) -> str:

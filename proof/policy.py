@@ -82,6 +82,11 @@ def values(clip: float) -> Iterable[Case]:
     return responses("values", "old_values", "returns", value_clip=clip)
 
 
+def value_metrics(case: Case) -> dict[str, float]:
+    names = ("values", "old_values", "returns", "mask", "value_clip")
+    return ppo.value_loss(*(case[name] for name in names))[1]
+
+
 def entropy_cases() -> Iterator[Case]:
     for case in written_responses(coefficient=0.01):
         yield case | {"entropies": case["old_logprobs"].abs(), "advantages": torch.zeros(len(case["mask"]))}
@@ -210,6 +215,18 @@ CLAIMS = [
             formula=r"\frac12 \max((V - R)^2, (V_{old} + \mathrm{clip}(V - V_{old}, \pm c) - R)^2)",
         )
         for clip in (0.2, 0.0)
+    ),
+    Claim(
+        "value loss as logged: clip fraction, explained variance",
+        ppo.value_loss,
+        N_PLUS,
+        TESTS + "test_values_get_no_credit_beyond_the_clip",
+        lambda: values(0.2),
+        value_metrics,
+        definition.value_metrics,
+        "counted token by token",
+        peer_is=NOT_IN_TRL,
+        formula=r"|V - V_{old}| > c",
     ),
     Claim(
         "entropy bonus",

@@ -70,6 +70,11 @@ def rankings() -> Iterator[Case]:
         }
 
 
+def regression_metrics(case: Case) -> dict[str, float]:
+    metrics = reward.regression_loss(case["rewards"], case["scores"], case["group"])[1]
+    return {name: metrics[name] for name in metrics if name != "loss"}
+
+
 def padded_rows() -> Iterator[Case]:
     """Rows of 1 to 12 tokens in one batch, padded with the end token on either side; some end with it, some do not."""
     for seed in range(12):
@@ -185,6 +190,18 @@ CLAIMS = [
         peer_is="has none",
         gradients=("rewards",),
         bound=FLOAT32,
+    ),
+    Claim(
+        "regression as logged: error, mean, variance",
+        reward.regression_loss,
+        Paper("Wang et al. 2023 (HelpSteer)", "2311.09528"),
+        TESTS + "test_regression_by_hand",
+        rankings,
+        regression_metrics,
+        definition.regression_metrics,
+        "summed response by response",
+        peer_is="has none",
+        formula="as above",
     ),
     Claim(
         "the score is read at the last real token, the end included",

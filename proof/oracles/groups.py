@@ -83,3 +83,24 @@ def rewards_with_kl(case: Case) -> list[float]:
     both = zip(*(lines(case[name], case["lengths"]) for name in ("logprobs", "reference_logprobs")), strict=True)
     nats = [math.fsum(p - q for p, q in zip(*pair, strict=True)) for pair in both]
     return [reward - case["beta"] * kl for reward, kl in zip(case["rewards"], nats, strict=True)]
+
+
+def metrics(case: Case) -> dict[str, float]:
+    """Means over all tokens: clipped or not, ratios (gspo's of whole responses), and the KL term."""
+    member, found = case["loss"], []
+    low, high = CLIP.get(member, (0.0, math.inf))
+    names = ("logprobs", "old_logprobs", "reference_logprobs")
+    for row, (new, old, reference) in enumerate(
+        zip(*(lines(case[name], case["lengths"]) for name in names), strict=True)
+    ):
+        a = case["advantages"][row]
+        mean_log_ratio = mean([n - o for n, o in zip(new, old, strict=True)])
+        for n, o, r in zip(new, old, reference, strict=True):
+            log_ratio = mean_log_ratio if member == "gspo" else n - o
+            ratio = math.exp(log_ratio)
+            is_clipped = member in CLIP and ((a > 0 and ratio > 1 + high) or (a < 0 and ratio < 1 - low))
+            kl = divergence(case["kind"], n, o, r) if "kind" in case else 0.0
+            found.append((float(is_clipped), ratio - 1 - log_ratio, ratio, abs(ratio - 1), kl))
+    names = ("clip_fraction", "approx_kl", "ratio", "ratio_gap", "kl_loss")
+    means = dict(zip(names, map(mean, zip(*found, strict=True)), strict=True))
+    return means if "kind" in case else {name: means[name] for name in names[:4]}

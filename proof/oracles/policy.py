@@ -110,6 +110,20 @@ def value_loss(case: Case) -> float:
     return mean(losses)
 
 
+def value_metrics(case: Case) -> dict[str, float]:
+    """Tokens that the clip holds back: moved beyond it, and worse off for it. And the share of variance explained."""
+    held, c = [], case["value_clip"]
+    names = ("values", "old_values", "returns")
+    for v, old, target in zip(*(valid(case, name) for name in names), strict=True):
+        near = old + clip(v - old, -c, c)
+        held.append(float(c > 0 and abs(v - old) > c and abs(near - target) > abs(v - target)))
+    return {
+        "value_loss": value_loss(case),
+        "value_clip_fraction": mean(held),
+        "explained_variance": explained_variance(case),
+    }
+
+
 def entropy_bonus(case: Case) -> float:
     return -case["coefficient"] * mean(valid(case, "entropies"))
 

@@ -80,3 +80,22 @@ def kto(case: Case) -> float:
             else case["undesirable_weight"] * (1 - sigmoid(z - r))
         )
     return mean(losses)
+
+
+def kto_metrics(case: Case) -> dict[str, float]:
+    """Means over the good and the bad, 0 where there are none; who is on the right side of z."""
+    z = case["beta"] * max(0.0, case["reference_point"])
+    sides: dict[bool, list[float]] = {True: [], False: []}
+    right = []
+    for policy, reference, good in zip(case["policy"], case["reference"], case["is_desirable"], strict=True):
+        r = case["beta"] * (policy - reference)
+        sides[good].append(r)
+        right.append(float(r > z if good else r < z))
+    chosen, rejected = (mean(sides[side]) if sides[side] else 0.0 for side in (True, False))
+    return {
+        "accuracy": mean(right),
+        "chosen_rewards": chosen,
+        "rejected_rewards": rejected,
+        "reward_margin": chosen - rejected,
+        "desirable": len(sides[True]) / len(right),
+    }

@@ -37,3 +37,14 @@ def regression(case: Case) -> float:
         rows = [i for i, g in enumerate(case["group"]) if g == prompt]
         of_prompts.append(mean([(case["rewards"][i] - case["scores"][i]) ** 2 for i in rows]))
     return mean(of_prompts)
+
+
+def regression_metrics(case: Case) -> dict[str, float]:
+    """Each a mean over prompts of means over their responses."""
+    found: dict[str, list[float]] = {"absolute_error": [], "mean_reward": [], "score_variance": []}
+    for prompt in sorted(set(case["group"])):
+        rows = [(r, s) for r, s, g in zip(case["rewards"], case["scores"], case["group"], strict=True) if g == prompt]
+        found["absolute_error"].append(mean([abs(r - s) for r, s in rows]))
+        found["mean_reward"].append(mean([r for r, _ in rows]))
+        found["score_variance"].append(mean([s * s for _, s in rows]))
+    return {name: mean(values) for name, values in found.items()}
