@@ -35,7 +35,7 @@ def owner_of(folder: Path) -> int | None:
 
 def birth_of(process: int) -> float:
     """When it was started, in seconds since 1970; 0 where there is none of that number."""
-    import psutil  # the menu's start-up does not pay for it
+    import psutil  # type: ignore[import-untyped]  # here: the menu does not pay for it
 
     try:
         return float(psutil.Process(process).create_time())
