@@ -27,7 +27,8 @@ EVERY_COMMAND = [command for document in documents() for command in all_commands
 
 
 def jobs_of(documents: list[str]) -> list[tuple[Command | Block, dict[str, Any]]]:
-    """Commands and snippets in the order of the page; a line that stands in several places runs once."""
+    """The commands in the order of the pages, then their snippets, which train over the models that the commands read;
+    a line that stands in several places runs once."""
     found: dict[str, tuple[Command | Block, dict[str, Any]]] = {}
     for block in (block for document in documents for block in blocks(document)):
         if block.kind == "python":
@@ -36,7 +37,7 @@ def jobs_of(documents: list[str]) -> list[tuple[Command | Block, dict[str, Any]]
         for command in commands_of(block):
             if main_words(command.text) is not None and not reason_not_to_run(command):
                 found.setdefault(command.text, (command, job_of(command)))
-    return list(found.values())
+    return sorted(found.values(), key=lambda pair: pair[1]["kind"] == "python")
 
 
 @pytest.fixture

@@ -19,8 +19,7 @@ from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
-# A folder of their own, too: the models that the documents assume stay as they are.
-SHORT = {"max_steps": 2, "gradient_accumulation_steps": 1, "num_samples": 0, "output_dir": "out/snippet"}
+SHORT = {"max_steps": 2, "gradient_accumulation_steps": 1, "num_samples": 0}
 
 
 def run(job: dict[str, Any], names: dict[str, dict[str, Any]]) -> int:
