@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -14,10 +12,11 @@ from typing import Any, NamedTuple
 from auto_bot_tuner.utils.machine import processor_name
 from proof.claims import Bound, Claim, Measured
 from proof.contents import FILES, LEFT_OUT, SECTIONS, short
+from proof.mutants import mutation
 from proof.pitfalls import Pitfall
-from proof.places import ROOT, formula_of, place_of
+from proof.places import formula_of, place_of
+from proof.tables import grid, table
 
-RECORD = ROOT / "proof" / "mutation.json"
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate")
 
 
@@ -31,7 +30,7 @@ class Run(NamedTuple):
 
 def write(run: Run) -> str:
     bounds = sorted({measured.claim.bound for measured in run.measured.values()})
-    parts = [opening(run, bounds)]
+    parts = [opening(run, bounds), overview(run)]
     for section in SECTIONS:
         rows = [row(run.measured[id(claim)], bounds) for claim in section.claims]
         parts.append(table(section.title, section.words, HEADER, rows))
@@ -73,11 +72,25 @@ larger than its **bound**:
 {reasons}"""
 
 
+def overview(run: Run) -> str:
+    """How much was compared of each method, and what came nearest to its bound."""
+    rows = []
+    for section in SECTIONS:
+        found = [run.measured[id(claim)] for claim in section.claims]
+        share, name = max((share_of_bound(each), each.claim.name) for each in found)
+        slug = re.sub(r"[^\w\- ]", "", section.title.lower()).replace(" ", "-")
+        beside_trl = sum(each.claim.peer is not None for each in found)
+        numbers = (len(found), f"{sum(each.cases for each in found):,}", beside_trl)
+        rows.append([f"[{section.title}](#{slug})", *map(str, numbers), f"{share:.0%}: {name}"])
+    return grid(("method", "claims", "cases", "beside TRL's or its libraries' code", "nearest to its bound"), rows)
+
+
+def share_of_bound(measured: Measured) -> float:
+    bound = measured.claim.bound.size
+    return max(measured.differences.values()) / bound if bound else 0.0
+
+
 HEADER = ("formula", "paper", "code · test", "cases", "from the oracle", "from TRL", "bound")
-
-
-def table(title: str, words: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return f"## {title}\n\n{words}\n\n{grid(header, rows)}"
 
 
 def row(measured: Measured, bounds: Sequence[Bound]) -> list[str]:
@@ -148,66 +161,6 @@ def where_toolkits_go_wrong(run: Run) -> str:
     ]
     words = "Mistakes that look right in the log. Measured in this run, on the toolkits themselves where it says so."
     return table("Where toolkits go wrong", words, ("trap", "what is measured", "there", "here", "test"), rows)
-
-
-def mutation() -> str:
-    title = "## Do the tests notice a broken formula?"
-    if not RECORD.is_file():
-        return f"{title}\n\nNot measured yet: the record that `make mutation` writes is not there."
-    record: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8"))
-    total = {name: sum(file[name] for file in record["files"]) for name in ("mutants", "killed", "timeout", "survived")}
-    dead = total["killed"] + total["timeout"]
-    silent = sum(not one["why"] for one in record["survivors"])
-    explained = "each survivor is explained below" if not silent else f"{silent} survivors below are not explained yet"
-    words = f"""{title}
-
-`{record["command"]}` changed one operator, number or condition at a time and ran the tests (finished
-{record["made"][:10]}): **{dead:,} of {total["mutants"]:,} mutants were killed, {dead / max(1, total["mutants"]):.1%}**;
-{explained}."""
-    header = ("file", "mutants", "killed", "ran for ever", "survived", "source")
-    rows = [
-        [
-            f"[{file['file']}](../{file['file']})",
-            *(str(file[name]) for name in ("mutants", "killed", "timeout", "survived")),
-            freshness(file),
-        ]
-        for file in record["files"]
-    ]
-    survivors = [
-        [
-            f"{'/'.join(one['file'].split('/')[-2:])}, `{one['function']}`",
-            code(one["before"]),
-            code(one["after"]),
-            cell(one["why"]) or "**not explained yet**",
-        ]
-        for one in record["survivors"]
-    ]
-    listed = grid(("where", "was", "became", "why it lives"), survivors)
-    folded = f"<details><summary>The survivors, one by one</summary>\n\n{listed}\n\n</details>"
-    return "\n\n".join([words, grid(header, rows), *([folded] if survivors else [])])
-
-
-def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
-
-
-def freshness(file: Mapping[str, Any]) -> str:
-    """Whether the record is of the file as it is now."""
-    path = ROOT / str(file["file"])
-    now = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-    then = str(file.get("sha256", ""))
-    if not then:
-        return "not noted"
-    same = now == then
-    return f"`{then[:8]}`, as it is now" if same else f"`{then[:8]}`, **changed since**: run `make mutation`"
-
-
-def cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
-
-
-def code(text: str) -> str:
-    return f"`{cell(text).replace('`', chr(39))}`" if text.strip() else "(nothing)"
 
 
 def left_out() -> str:

@@ -19,7 +19,7 @@ import auto_bot_tuner.rlhf.ppo_loss as ppo
 import auto_bot_tuner.sft.loss as sft
 import proof.__main__ as command
 from auto_bot_tuner.evaluation import accuracy
-from proof import page
+from proof import mutants, page
 from proof.claims import Bound, Claim, Measured, Paper, difference, measure
 from proof.contents import FILES, LEFT_OUT, Section, claims, missing, public, short
 from proof.pitfalls import PITFALLS
@@ -235,8 +235,8 @@ def test_a_claim_without_its_test_is_refused_before_anything_is_measured(
 
 
 def test_the_record_of_mutants_is_shown_and_said_to_be_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "RECORD", tmp_path / "mutation.json")
-    assert "Not measured yet" in page.mutation()
+    monkeypatch.setattr(mutants, "RECORD", tmp_path / "mutation.json")
+    assert "Not measured yet" in mutants.mutation()
     file = "src/auto_bot_tuner/sft/loss.py"
     entry = {"file": file, "mutants": 50, "killed": 46, "timeout": 1, "survived": 3}
     now = hashlib.sha256((ROOT / file).read_bytes()).hexdigest()
@@ -249,12 +249,12 @@ def test_the_record_of_mutants_is_shown_and_said_to_be_stale(tmp_path: Path, mon
         }
         record["survivors"] = [survivor]
         (tmp_path / "mutation.json").write_text(json.dumps(record))
-        shown = page.mutation()
+        shown = mutants.mutation()
         assert "47 of 50 mutants were killed, 94.0%" in " ".join(shown.replace("**", "").split()) and word in shown
         assert r"`a \| b` | (nothing) | the same |" in shown and "each survivor is explained" in shown
     record["survivors"] = [survivor | {"why": ""}]
     (tmp_path / "mutation.json").write_text(json.dumps(record))
-    assert "1 survivors below are not explained yet" in page.mutation()
+    assert "1 survivors below are not explained yet" in mutants.mutation()
 
 
 def test_a_measurement_without_numbers_fails() -> None:
