@@ -12,9 +12,10 @@ from typing import Any
 
 from auto_bot_tuner.sft import SFTConfig, SFTTrainer
 from auto_bot_tuner.training import sharding
+from auto_bot_tuner.training.zero import ZeroOptimizer
 from auto_bot_tuner.utils.errors import Interrupted, UserError
 from tests.preference_runs import Pairs, dpo_trainer, word_tokenizer
-from tests.processes import SHARDED
+from tests.processes import SHARDED, ZERO
 from tests.reward_runs import random_groups, small_reward_model, small_reward_trainer
 from tests.rl_runs import grpo_trainer, letter_prompts
 from tests.training_runs import SHORT_RUN, random_rows, small_model
@@ -77,7 +78,8 @@ def work(folder: Path, names: list[str]) -> None:
     special: dict[str, Callable[[Path], None]] = {
         "stop": stop_one,
         "fail alone": fail_on_main,
-        "resume": resume_sharded,
+        "resume": resume,
+        "deepspeed resume": resume,
         "end": end_one,
     }
     for name in names:
@@ -88,20 +90,24 @@ def work(folder: Path, names: list[str]) -> None:
         else:
             trainer = make(run, folder / name, processes=2)
             assert trainer.processes == 2, trainer.processes  # `accelerate launch --cpu` would silently give one
-            assert (sharding.of(trainer.model) is not None) == (kind != "ddp")
+            assert (sharding.of(trainer.model) is not None) == (kind in ("fsdp", "zero2"))
+            assert isinstance(trainer.optimizer, ZeroOptimizer) == kind.startswith("deepspeed")
             trainer.train()
         print(f"done: {name}", flush=True)
 
 
 def choose_sharding(kind: str) -> None:
     """As the launch files of configs/launch set it."""
-    for name in SHARDED:
+    for name in (*SHARDED, *ZERO):
         os.environ.pop(name, None)
+    if kind.startswith("deepspeed"):
+        device = "cpu" if "offload" in kind else "none"
+        os.environ.update(ZERO, ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE=device)
     if kind in ("fsdp", "zero2", "resume"):
         os.environ.update(SHARDED, FSDP_RESHARD_AFTER_FORWARD=str(kind != "zero2").lower())
 
 
-def resume_sharded(folder: Path) -> None:
+def resume(folder: Path) -> None:
     """A run, and one that goes on from a copy of its checkpoint-3."""
     first = make("sft full", folder / "whole", processes=2)
     first.train()

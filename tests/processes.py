@@ -10,6 +10,12 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # As `accelerate launch --config_file configs/launch/fsdp.yaml` sets them.
 SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true"}
+# As `accelerate launch --config_file configs/launch/deepspeed_zero2.yaml` does.
+ZERO = {
+    "ACCELERATE_USE_DEEPSPEED": "true",
+    "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2",
+    "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "none",
+}
 
 
 def start_two(worker: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from auto_bot_tuner.training import sharding
+from auto_bot_tuner.training import sharding, zero
 from auto_bot_tuner.utils.errors import UserError
 from tests.processes import ROOT
 from tests.training_runs import logged
 
 FILES = sorted((ROOT / "configs" / "launch").glob("*.yaml"))
+BY_DEEPSPEED = [file for file in FILES if "deepspeed_config" in file.read_text()]
 SHARDED = [file for file in FILES if "fsdp_config" in file.read_text()]
 
 
@@ -40,11 +41,30 @@ def test_the_files_are_accepted(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
     sharding.check_settings("bf16", compiles=False)
 
 
+@pytest.mark.parametrize("file", BY_DEEPSPEED, ids=lambda file: file.stem)
+def test_deepspeeds_files_are_accepted(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in yaml.safe_load(file.read_text())["deepspeed_config"].items():
+        monkeypatch.setenv(f"ACCELERATE_DEEPSPEED_{name.upper()}", str(value).lower())
+    zero.check_settings("bf16")
+    for setting, wrong, cure in (
+        ("ZERO_STAGE", "3", "fsdp.yaml"),
+        ("OFFLOAD_PARAM_DEVICE", "cpu", "none"),
+        ("OFFLOAD_OPTIMIZER_DEVICE", "nvme", "cpu or none"),
+        ("CONFIG_FILE", "ds.json", "deepspeed_zero2.yaml"),
+    ):
+        with monkeypatch.context() as here, pytest.raises(UserError, match=cure):
+            here.setenv(f"ACCELERATE_DEEPSPEED_{setting}", wrong)
+            zero.check_settings("bf16")
+    with pytest.raises(UserError, match="bf16"):
+        zero.check_settings("fp16")
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "cure"),
     [
         ("FSDP_VERSION", "1", "fsdp_version: 2"),
         ("FSDP_OFFLOAD_PARAMS", "true", "set it to false"),
+        ("FSDP_CPU_RAM_EFFICIENT_LOADING", "true", "false"),
         ("FSDP_ACTIVATION_CHECKPOINTING", "true", "--gradient-checkpointing"),
     ],
 )

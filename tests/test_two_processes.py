@@ -53,6 +53,38 @@ def test_two_processes_give_the_run_of_one_in_every_method(tmp_path: Path, rest:
     check_run(tmp_path, rest[0], name)
 
 
+# What has been run by DeepSpeed; its first start on a CPU compiles for minutes.
+BY_DEEPSPEED = [
+    *(f"deepspeed/{run}" for run in ("sft full", "sft lora", "reward lora", "dpo copy", "dpo adapter_off", "kto copy")),
+    "deepspeed/grpo full",
+    "deepspeed offload/sft full",
+]
+
+
+@pytest.fixture(scope="module")
+def deepspeed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    pytest.importorskip("deepspeed")
+    return of_two(tmp_path_factory.mktemp("deepspeed"), [*BY_DEEPSPEED, "deepspeed resume"])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", BY_DEEPSPEED)
+def test_deepspeed_gives_the_run_of_one(tmp_path: Path, deepspeed: tuple[Path, str], name: str) -> None:
+    check_run(tmp_path, deepspeed[0], name)
+
+
+@pytest.mark.long
+def test_deepspeed_goes_on_with_the_same_bits(deepspeed: tuple[Path, str]) -> None:
+    check_resumed(deepspeed[0] / "deepspeed resume")
+
+
+@pytest.mark.long
+def test_what_deepspeed_saved_one_process_goes_on_with(tmp_path: Path, deepspeed: tuple[Path, str]) -> None:
+    shutil.copytree(deepspeed[0] / "deepspeed" / "sft full" / "checkpoint-3", tmp_path / "checkpoint-3")
+    make("sft full", tmp_path, processes=1, resume=True).train()
+    compare(weights(deepspeed[0] / "deepspeed" / "sft full" / "final"), weights(tmp_path / "final"))
+
+
 def check_run(one: Path, folder: Path, name: str) -> None:
     """The same lines, metrics to 1e-5, checkpoints and final weights; files whole and plain wherever weights were cut.
 
@@ -94,7 +126,11 @@ def compare(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> Non
 
 
 def test_a_sharded_run_goes_on_with_the_same_bits(two: tuple[Path, str]) -> None:
-    whole, resumed = two[0] / "resume" / "whole", two[0] / "resume" / "resumed"
+    check_resumed(two[0] / "resume")
+
+
+def check_resumed(folder: Path) -> None:
+    whole, resumed = folder / "whole", folder / "resumed"
     for file in ("final/model.safetensors", "checkpoint-6/optimizer.safetensors"):
         one, other = weights(whole, file), weights(resumed, file)
         assert all(torch.equal(tensor, other[name]) for name, tensor in one.items()), file
@@ -126,6 +162,5 @@ def test_what_fails_on_the_main_process_fails_on_both(two: tuple[Path, str]) -> 
 
 
 def test_no_process_waits_for_one_that_has_died(two: tuple[Path, str]) -> None:
-    """That it came to an end at all says it; and the one that lives on says what happened, in one line."""
-    assert "planted error" in two[1]
-    assert "process 0 says: process 0 of 2 lost the others" in two[1]
+    """That the processes came to an end at all says it."""
+    assert "planted error" in two[1] and "done: end" not in two[1]

@@ -20,7 +20,7 @@ from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from auto_bot_tuner.training import sharding
+from auto_bot_tuner.training import sharding, zero
 from auto_bot_tuner.training.run_folder import prune, written_aside
 from auto_bot_tuner.training.soundness import STATE_FILE, is_sound, write_state
 from auto_bot_tuner.utils.errors import UserError, one_line
@@ -60,6 +60,8 @@ def load_checkpoint(trainer: Trainer, folder: Path) -> None:
         record = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         check_same_run(trainer, record, folder)
         trainer.load_weights(folder)
+        if isinstance(trainer.optimizer, zero.ZeroOptimizer):
+            trainer.optimizer.take_weights()
         restore_optimizer(trainer, load_file(folder / "optimizer.safetensors"))
         trainer.load_extra_state(record)
         trainer.state.restore(record)
@@ -107,9 +109,11 @@ def restore_optimizer(trainer: Trainer, tensors: dict[str, torch.Tensor]) -> Non
         # AdamW keeps its step counter on the CPU unless it is fused on a GPU: it is moved on demand there.
         device = parameter.device if key != "step" or parameter.is_cuda else "cpu"
         on_device = tensor.to(device)
-        trainer.optimizer.state[parameter][key] = (
-            on_device if key == "step" else sharding.shard_like(parameter, on_device)
-        )
+        if isinstance(trainer.optimizer, zero.ZeroOptimizer):
+            trainer.optimizer.load(parameter, key, on_device)
+        else:
+            is_cut = key != "step"
+            trainer.optimizer.state[parameter][key] = sharding.shard_like(parameter, on_device) if is_cut else on_device
 
 
 def rng_state() -> dict[str, torch.Tensor]:

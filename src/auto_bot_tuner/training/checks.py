@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from auto_bot_tuner.data import IGNORE_INDEX
-from auto_bot_tuner.training import sharding
+from auto_bot_tuner.training import sharding, zero
 from auto_bot_tuner.training.batching import longest_sequence, sequences_of
 from auto_bot_tuner.training.run_folder import written_aside
 from auto_bot_tuner.utils.errors import UsageError, UserError
@@ -131,6 +131,12 @@ def check_finite(loss: float, grad_norm: float, step: int, rows: list[int], lr: 
             )
 
 
+def size_of_gradient(parameter: nn.Parameter) -> float:
+    """-1 where it has none. Every process must take part."""
+    gradient = zero.full_gradient(parameter)
+    return -1.0 if gradient is None else float(sharding.whole(gradient.norm()))
+
+
 class MoveCheck:
     """Whether the first step moved anything: frozen weights and lost gradients look like training otherwise."""
 
@@ -138,10 +144,10 @@ class MoveCheck:
         self.name: str
         self.parameter: nn.Parameter | None
         self.name, self.parameter = max(
-            ((name, p) for name, p in parameters.items() if p.grad is not None),
-            key=lambda item: float(sharding.whole(item[1].grad.norm())),  # type: ignore[union-attr]
-            default=("", None),
+            parameters.items(), key=lambda item: size_of_gradient(item[1]), default=("", None)
         )
+        if self.parameter is not None and size_of_gradient(self.parameter) < 0:
+            self.parameter = None
         self.before = None if self.parameter is None else sharding.whole(self.parameter.detach()).clone()
 
     def check(self) -> None:

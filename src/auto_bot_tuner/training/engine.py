@@ -1,22 +1,23 @@
 """The engine under the loop: Hugging Face Accelerate, set up by our settings, and the model made ready for it.
 
 Accelerate gives one way to write device moves, autocast, loss scaling and several processes (DDP), so the
-loop reads as plain PyTorch. Where the weights are cut up between the processes (FSDP), `sharding.py` does it, and
-Accelerate keeps the rest.
+loop reads as plain PyTorch. What is cut up between the processes, `sharding.py` (FSDP) and `zero.py` (DeepSpeed) cut
+up; Accelerate keeps the rest.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import DistributedType
 from torch import nn
 
-from auto_bot_tuner.training import sharding
+from auto_bot_tuner.training import sharding, zero
 from auto_bot_tuner.training.config import TrainingConfig
 from auto_bot_tuner.training.logprobs import causal_model
 from auto_bot_tuner.utils.errors import UserError
@@ -30,20 +31,34 @@ def build_accelerator(config: TrainingConfig, model: nn.Module) -> Accelerator:
     # other in one process, each with its own: start from a clean one (the process group itself stays).
     AcceleratorState._reset_state()
     GradientState._reset_state()  # a run that died between two micro-batches left it waiting for more
-    accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=device.type == "cpu")
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        raise UserError(
-            "DeepSpeed is not supported: PyTorch's FSDP does the same; launch with configs/launch/zero2.yaml (stage 2) or "
-            "configs/launch/fsdp.yaml (stage 3)"
-        )
+    with left_to_us():
+        accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=device.type == "cpu")
     if is_sharded(accelerator):
         sharding.check_settings(precision, config.compile)
+    if is_partitioned(accelerator):
+        zero.check_settings(precision)
     return accelerator
+
+
+@contextmanager
+def left_to_us() -> Iterator[None]:
+    """Accelerate does not hear meanwhile what else is asked for: it would want to do it itself, its way."""
+    names = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+    asked = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(asked)
 
 
 def is_sharded(accelerator: Accelerator) -> bool:
     """Whether the weights are cut up between processes."""
     return sharding.is_wanted() and accelerator.num_processes > 1
+
+
+def is_partitioned(accelerator: Accelerator) -> bool:
+    """Whether gradients and the optimiser's state are, by DeepSpeed."""
+    return zero.is_wanted() and accelerator.num_processes > 1
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
@@ -81,21 +96,22 @@ def set_dropout(model: nn.Module, probability: float) -> None:
             module.attention_dropout = probability
 
 
-def wrap(accelerator: Accelerator, module: Any) -> nn.Module:
-    """The module as Accelerate runs it: on its device, in its precision, synchronised between processes.
+def wrap(
+    accelerator: Accelerator, module: Any, build_optimizer: Callable[[], torch.optim.Optimizer], config: TrainingConfig
+) -> tuple[Any, Any]:
+    """The module as it is run, on its device, in its precision, synchronised between processes; and its optimiser.
 
     Raises:
-        UserError: the weights are to be sharded, and the method has more than one trained model.
+        UserError: something is to be cut up, and the method has more than one trained model.
     """
-    if not is_sharded(accelerator):
-        return accelerator.prepare(module)
+    if not (is_sharded(accelerator) or is_partitioned(accelerator)):
+        return accelerator.prepare(module), accelerator.prepare(build_optimizer())
     if not hasattr(module, "model"):
         raise UserError(
-            "PPO does not run on sharded weights: launch with configs/launch/ddp.yaml and --lora, or use GRPO, which "
-            "trains one model"
+            "PPO trains two models and runs with neither FSDP nor DeepSpeed: launch with configs/launch/ddp.yaml and "
+            "--lora, or use GRPO, which trains one"
         )
     module.to(accelerator.device)
-    sharding.shard(module.model, causal_model(module.model))
     forward = module.forward
 
     def in_precision(*args: Any, **kwargs: Any) -> Any:
@@ -103,15 +119,38 @@ def wrap(accelerator: Accelerator, module: Any) -> nn.Module:
             return forward(*args, **kwargs)
 
     module.forward = in_precision
-    return module
+    if is_partitioned(accelerator):
+        return zero.partition(module, build_optimizer(), config)
+    sharding.shard(module.model, causal_model(module.model))
+    return module, accelerator.prepare(build_optimizer())
 
 
-def exchange(accelerator: Accelerator, module: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
-    """Processes exchange gradients once, with the last micro-batch of a step.
+def backward(accelerator: Accelerator, optimizer: Any, loss: torch.Tensor, is_last: bool) -> None:
+    """Add a micro-batch's gradient to the step's."""
+    if isinstance(optimizer, zero.ZeroOptimizer):
+        optimizer.backward(loss, is_last)
+    else:
+        accelerator.backward(loss)
 
-    Sharded ones each time: a process that waited would have to hold the whole gradient.
+
+def waits(accelerator: Accelerator, module: nn.Module, is_last: bool) -> Any:
+    """A block in which processes exchange no gradient, but for the last micro-batch of a step.
+
+    Where gradients are cut up they exchange each time: a process that waited would have to hold the whole.
     """
-    return nullcontext() if is_last or is_sharded(accelerator) else accelerator.no_sync(module)
+    exchanges = is_last or is_sharded(accelerator) or is_partitioned(accelerator)
+    return nullcontext() if exchanges else accelerator.no_sync(module)
+
+
+def gradient_norm(accelerator: Accelerator, optimizer: Any, parameters: list[nn.Parameter], largest: float) -> float:
+    """Scale the gradient down to the length `largest`, where it is longer. Returns its norm before that.
+
+    (DeepSpeed scales it in its step.)
+    """
+    if isinstance(optimizer, zero.ZeroOptimizer):
+        return optimizer.norm()
+    norm: Any = accelerator.clip_grad_norm_(parameters, largest)
+    return float(sharding.whole(norm))
 
 
 def total(accelerator: Accelerator, values: list[float]) -> list[float]:

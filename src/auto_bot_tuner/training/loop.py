@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from auto_bot_tuner.training import checks, engine, run, sharding
+from auto_bot_tuner.training import checks, engine, run
 from auto_bot_tuner.training.batching import (
     Batch,
     collate,
@@ -81,8 +81,9 @@ class Trainer(Schedule):
         self.accelerator = engine.build_accelerator(self.config, model)
         engine.prepare_model(model, self.config)
         # What Accelerate runs: a module whose forward is the whole computation of a batch.
-        self.module = engine.wrap(self.accelerator, self.build_module())
-        self.optimizer = self.accelerator.prepare(self.build_optimizer())
+        self.module, self.optimizer = engine.wrap(
+            self.accelerator, self.build_module(), self.build_optimizer, self.config
+        )
         self.state = TrainingState(shape=self.shape())
         self.skipped_in_a_row = 0
         self.has_moved = False  # whether a step of this session has changed a weight
@@ -233,10 +234,12 @@ class Trainer(Schedule):
             raise UserError(f"step {self.state.step + 1} has no trained token (rows {rows[:4]}…): leave such rows out")
         sums: dict[str, torch.Tensor] = {}
         for batch in micro_batches:
-            with engine.exchange(self.accelerator, self.module, is_last=batch is micro_batches[-1]):
+            is_last = batch is micro_batches[-1]
+            with engine.waits(self.accelerator, self.module, is_last):
                 loss, metrics = self.compute_loss(batch.to(self.accelerator.device))
                 # w_i / W of the gradient. DDP takes the mean over processes where a sum is meant: give it back.
-                self.accelerator.backward(loss * (batch.weight / weight * self.processes))
+                scaled = loss * (batch.weight / weight * self.processes)
+                engine.backward(self.accelerator, self.optimizer, scaled, is_last)
             for name, value in {"loss": loss, **metrics}.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() * batch.weight
 
@@ -277,8 +280,8 @@ class Trainer(Schedule):
 
     def clip_gradients(self, parameters: list[nn.Parameter]) -> float:
         """Scale the gradient down to `max_grad_norm`, where it is longer. Returns its norm before that."""
-        norm: Any = self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm or math.inf)
-        return float(sharding.whole(norm))
+        largest = self.config.max_grad_norm or math.inf
+        return engine.gradient_norm(self.accelerator, self.optimizer, parameters, largest)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:

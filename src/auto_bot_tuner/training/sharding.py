@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -30,6 +29,7 @@ from auto_bot_tuner.utils.errors import UserError
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 ModelKind = TypeVar("ModelKind", bound=nn.Module)
+MARK = "_shards"  # where each module in and around a sharded model keeps what is known of it
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Shards:
     root: Any  # the model itself: its hooks gather what lies outside of the layers (embedding, norm, head)
     layers: list[Any]
     keeps_layers: bool  # from the forward pass until the backward pass: less traffic, more memory (ZeRO stage 2)
-    skeletons: WeakKeyDictionary[nn.Module, nn.Module]  # of each module in and around it: a copy without weights
+    skeletons: dict[nn.Module, nn.Module]  # of each module in and around it: a copy without weights
     companions: list[Shards] = field(default_factory=list)  # a reference that is asked wherever this model is
     depth: int = 0  # how many blocks of `gathered` are open
 
@@ -54,12 +54,9 @@ class Shards:
                 module.reshard()
 
 
-OF_MODULE: WeakKeyDictionary[nn.Module, Shards] = WeakKeyDictionary()
-
-
 def of(module: nn.Module) -> Shards | None:
     """The sharded model that the module is part of, or is around; None where nothing is sharded."""
-    return OF_MODULE.get(module)
+    return module.__dict__.get(MARK)
 
 
 # ---- what was asked for ----
@@ -75,13 +72,15 @@ def check_settings(precision: str, compiles: bool) -> None:
     Raises:
         UserError: the launch file or the run asks for what does not go together with sharded weights.
     """
-    names = ("VERSION", "OFFLOAD_PARAMS", "ACTIVATION_CHECKPOINTING")
-    version, offloads, recomputes = (os.environ.get(f"FSDP_{name}", "").lower() for name in names)
+    names = ("VERSION", "OFFLOAD_PARAMS", "ACTIVATION_CHECKPOINTING", "CPU_RAM_EFFICIENT_LOADING")
+    version, offloads, recomputes, skips = (os.environ.get(f"FSDP_{name}", "").lower() for name in names)
     wrong = {
         "only PyTorch's newer FSDP is supported: set fsdp_version: 2 in the launch file": version != "2",
         "fsdp_offload_params is not supported: set it to false, and use --lora or more GPUs": offloads == "true",
         "fsdp_activation_checkpointing is not read: set it to false, and use --gradient-checkpointing": recomputes
         == "true",
+        # transformers would then leave the weights of all processes but the first at random numbers.
+        "every process loads the weights: set fsdp_cpu_ram_efficient_loading: false": skips == "true",
         "fp16's loss scale does not go together with sharded weights: use --precision bf16": precision == "fp16",
         "sharded weights are not compiled: leave --compile out, or launch with configs/launch/ddp.yaml": compiles,
     }
@@ -110,10 +109,10 @@ def shard(model: nn.Module, root: Any, beside: nn.Module | None = None) -> None:
     names = set(getattr(root, "_no_split_modules", None) or ())  # transformers knows its layers
     layers = [module for module in root.modules() if type(module).__name__ in names]
     keeps_layers = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() == "false"
-    skeletons = zip(model.modules(), without_weights(model).modules(), strict=True)
-    shards = Shards(root, layers, keeps_layers, WeakKeyDictionary(dict(skeletons)))
+    skeletons = dict(zip(model.modules(), without_weights(model).modules(), strict=True))
+    shards = Shards(root, layers, keeps_layers, skeletons)
     for module in model.modules():
-        OF_MODULE[module] = shards
+        module.__dict__[MARK] = shards
     if beside is not None and (first := of(beside)) is not None:
         first.companions.append(shards)
     for layer in layers:
@@ -201,7 +200,7 @@ def shard_like(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
-    mesh, placements = parameter.device_mesh, parameter.placements
+    mesh, placements = parameter.device_mesh, parameter.placements  # type: ignore[attr-defined]  # a DTensor's
     return distribute_tensor(
         tensor.to(parameter.device), mesh, placements, src_data_rank=None
     )  # each has it: no traffic
