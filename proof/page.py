@@ -30,7 +30,7 @@ class Run(NamedTuple):
 
 def write(run: Run) -> str:
     bounds = sorted({measured.claim.bound for measured in run.measured.values()})
-    parts = [opening(run, bounds), overview(run)]
+    parts = [opening(run), overview(run), how_to_read(bounds)]
     for section in SECTIONS:
         rows = [row(run.measured[id(claim)], bounds) for claim in section.claims]
         parts.append(table(section.title, section.words, HEADER, rows))
@@ -38,11 +38,10 @@ def write(run: Run) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def opening(run: Run, bounds: Sequence[Bound]) -> str:
+def opening(run: Run) -> str:
     cases = sum(measured.cases for measured in run.measured.values())
     tests = len({measured.claim.test for measured in run.measured.values()})
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    reasons = "\n".join(f"- **{letter(i)}**: `{number(bound.size)}`: {bound.why}" for i, bound in enumerate(bounds))
     return f"""# Proof
 
 Each formula of this project: its paper, its line of code, its test, and the largest difference from an independent
@@ -58,12 +57,15 @@ page. Where a claim is false it names the claim, leaves the page alone and exits
 | made | {date.today().isoformat()}, in {run.seconds:.0f} seconds of one core |
 | machine | {processor_name()}, one thread, CPU |
 | versions | Python {platform.python_version()}, {versions} |
-| claims | {len(run.measured)}, over {cases:,} random cases; {tests} tests named, all passed in this run |
+| claims | {len(run.measured)}, over {cases:,} random cases; {tests} tests named, all passed in this run |"""
 
-**How to read a row.** A case is a random one: seeds, shapes, lengths (of one token too), scales, extreme values,
-rubbish under padding. A *difference* is the largest |a - b| / max(1, |b|) over all cases and all entries: absolute for
-small numbers, relative for large ones; 0 means the same bits. It is given for value · gradient; a dash: not compared.
-The *oracle* knows nothing of our code: the definition in plain Python loops on float64
+
+def how_to_read(bounds: Sequence[Bound]) -> str:
+    reasons = "\n".join(f"- **{letter(i)}**: `{number(bound.size)}`: {bound.why}" for i, bound in enumerate(bounds))
+    return f"""**How to read a row.** A case is a random one: seeds, shapes, lengths (of one token too), scales, extreme
+values, rubbish under padding. A *difference* is the largest |a - b| / max(1, |b|) over all cases and all entries:
+absolute for small numbers, relative for large ones; 0 means the same bits. It is given for value · gradient; a dash:
+not compared. The *oracle* knows nothing of our code: the definition in plain Python loops on float64
 ([proof/oracles](../proof/oracles)), an enumeration, finite differences (all gradients, at twelve entries of each
 tensor). The *peer* is TRL's own code on the same tensors ([proof/peers](../proof/peers)). Where it has no such thing,
 or means another one, the row says so. A test is named in words; its node id is the title of the link. No difference is

@@ -17,7 +17,7 @@ from proof.oracles.arithmetic import log_softmax
 from proof.peers import language as trl
 from tests.models import tiny_model
 
-RADFORD = Paper("Radford et al. 2018 (GPT), eq. 1; assistant tokens only: Ouyang et al., §3.5", "2203.02155")
+RADFORD = Paper("Radford et al. 2018 (GPT), eq. 1; Ouyang et al. 2022, §3.5", "2203.02155")
 TESTS = "tests/test_sft_loss.py::"
 SEQUENCES = "tests/test_sequence_logprobs.py::"
 HEAD = ("hidden", "weight")
