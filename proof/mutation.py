@@ -42,7 +42,7 @@ TESTS = {
     "rlhf/ppo_loss.py": ["test_ppo_loss", "test_policy_gradient_oracles"],
     "training/batching.py": ["test_batching"],
     "training/flat.py": ["test_flat"],
-    "training/logprobs.py": ["test_sequence_logprobs", "test_sft_loss"],
+    "training/logprobs.py": ["test_trained_tokens", "test_sequence_logprobs", "test_sft_loss"],
     "rollouts/minibatches.py": ["test_minibatches"],
     "rollouts/statistics.py": ["test_rollout_statistics"],
     "data/response_groups.py": ["test_masks"],

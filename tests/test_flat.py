@@ -100,6 +100,20 @@ def test_sequences_that_share_join_the_last_that_does_not() -> None:
     assert [(b.own_lengths, b.shared_lengths) for b in found] == [([5, 2, 3], [0, 4, 1]), ([4], [0]), ([6, 1], [0, 6])]
 
 
+def test_lengths_that_do_not_belong_together_are_refused() -> None:
+    bundle = Bundle([3, 2], [0])
+    q = torch.randn(1, 2, 5, 4)
+    module = SimpleNamespace(is_causal=True, num_key_value_groups=1)
+    for use in (
+        lambda: bundle.is_wide,
+        lambda: bundle.build_mask(None),
+        lambda: bundles_of([3, 2], [0]),
+        lambda: flat.one_by_one(module, bundle, q, q, q),
+    ):
+        with pytest.raises(ValueError, match="than argument"):
+            use()
+
+
 # ---- attention ----
 
 
@@ -175,6 +189,19 @@ def test_a_model_s_own_scale_of_attention_is_kept(price: int, monkeypatch: pytes
     torch.testing.assert_close(scaled, plain, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("price", [-(10**6), 10**6])
+def test_heads_that_share_keys_and_values_find_theirs(price: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Grouped queries: four heads over two of keys and values are four over each of the two twice."""
+    monkeypatch.setattr(flat, "PAIRS_OF_A_CALL", price)
+    torch.manual_seed(4)
+    q, (k, v) = torch.randn(1, 4, 6, 4), torch.randn(2, 1, 2, 6, 4)
+    grouped, alone = (SimpleNamespace(is_causal=True, num_key_value_groups=n) for n in (2, 1))
+    found, _ = per_sequence_attention(grouped, q, k, v, None, bundles_of([4, 2], [0, 3]))
+    twice = (x.repeat_interleave(2, dim=1) for x in (k, v))
+    expected, _ = per_sequence_attention(alone, q, *twice, None, bundles_of([4, 2], [0, 3]))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
 def test_without_bundles_it_is_transformers_own_attention() -> None:
     torch.manual_seed(3)
     q, k, v = (torch.randn(2, 2, 5, 4) for _ in range(3))
@@ -229,10 +256,15 @@ def test_the_wanted_states_in_order_without_a_cache(is_flat: bool, shares: bool)
     lengths, shared = torch.tensor([6, 8, 4]), torch.tensor([0, 3, 0]) if shares else None
     wanted = real_tokens(input_ids, lengths) & (torch.rand(3, 8, generator=generator) < 0.6)
     caches: list[Any] = []
+    masks: list[Any] = []
     hook = model.base_model.register_forward_hook(lambda _, __, output: caches.append(output.past_key_values))
+    model.base_model.layers[0].register_forward_pre_hook(
+        lambda _, __, named: masks.append(named["attention_mask"]), with_kwargs=True
+    )
     with torch.no_grad():
         found = hidden_states_at(model, is_flat, input_ids, lengths, wanted, shared)
         hook.remove()
+        assert not is_flat or masks[0].numel() == 1  # of all tokens with all it would be the largest tensor of the pass
         alone = [
             model.base_model(input_ids=ids[None, :n]).last_hidden_state[0][chosen[:n]]
             for ids, n, chosen in zip(input_ids, lengths.tolist(), wanted, strict=True)
@@ -285,6 +317,7 @@ class Trunk(nn.Module):
                 before = float(ids[start : start + own].sum())
                 states.append(values)
                 start += own
+        assert given_settings["attention_mask"].device == input_ids.device
         positions = given_settings["position_ids"][0].double()
         return SimpleNamespace(last_hidden_state=torch.stack([torch.cat(states), positions], dim=-1)[None])
 
@@ -333,6 +366,7 @@ def test_the_probe_s_rows_share_what_they_say_and_change_where_they_say() -> Non
 
     plain, first, second = rows((0, 0)), rows((5, 0)), rows((0, 5))
     assert [len(row) for row in plain] == [6, 4, 5]
+    assert [len(set(row)) for row in plain] == [6, 4, 5]  # no two tokens alike, or one could pass for the other
     assert plain[1][:2] == plain[2][:2] and plain[1][2:] != plain[2][2:4]
     assert first[0] != plain[0] and first[1:] == plain[1:]
     assert all(a != b for a, b in zip(first[0], plain[0], strict=True))

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from auto_bot_tuner.data import response_groups
+from auto_bot_tuner.data import cache, response_groups, truncation
 from auto_bot_tuner.data.prompt_format import PromptFormat
 from auto_bot_tuner.data.response_groups import ResponseGroups
+from auto_bot_tuner.data.rows import Rows, Source
 from auto_bot_tuner.data.summary import Cuts
 from auto_bot_tuner.data.tokenization import MARK, Segment, SegmentTokenizer
 from auto_bot_tuner.utils.errors import UserError
@@ -176,6 +177,7 @@ def test_a_text_longer_than_the_model_reads_is_no_warning(caplog: pytest.LogCapt
     logger.addHandler(caplog.handler)
     try:
         encoded(tokenizer, "abcdef")
+        PromptFormat.from_tokenizer(tokenizer).encode(says("abcdefghij", "x"), 10)
         assert not caplog.records
         tokenizer(["abcdef"])  # the warning that is meant
         assert caplog.records
@@ -337,6 +339,50 @@ def test_a_group_is_cut_as_the_rule_says_and_for_all_its_sides_alike(
     found = [(s.input_ids, s.trained, (s.dropped_turns, s.cut_prompt, s.cut_response)) for s in group.sides]
     assert found == expected.sides(max_length)
     assert group.prompt_length == min(expected.prompt_length, max_length, *(len(ids) for ids, _, _ in found))
+
+
+@pytest.mark.parametrize("system", ["", "be brief"])
+def test_how_many_turns_go_is_found_in_two_looks_however_many_there_are(
+    system: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look writes and tokenises the conversation anew: one too few, then the first that fits."""
+    looks: list[int] = []
+    encode_batch = FORMAT.encode_batch
+    messages = says(*["abc", "de"] * 8)
+    if system:
+        messages = [{"role": "system", "content": system}, *messages]
+    whole = len(written(messages)[0])
+    for max_length in range(30, whole):
+        row = FORMAT.encode(messages, max_length)
+        ((ids, _, cuts),) = truncated(messages[:-1], [messages[-1:]], max_length).sides(max_length)
+        assert row.input_ids == ids and (row.dropped_turns, row.cut_prompt, row.cut_response) == cuts
+        monkeypatch.setattr(FORMAT, "encode_batch", lambda *args: looks.append(1) or encode_batch(*args))
+        (segments,) = encode_batch([messages])
+        looks.clear()
+        truncation.fit(FORMAT, messages, segments, max_length)
+        monkeypatch.undo()
+        # The first turn's length holds the system message, which stays: one look more, or two.
+        assert len(looks) <= (4 if system else 2) and (len(looks) >= 1) == (cuts[0] > 0)
+
+
+@pytest.mark.parametrize("max_length", [9, 12, 13, 14, 15, 17, 19, 20, 23])
+def test_where_the_tokenizer_puts_bos_the_question_loses_its_start_all_the_same(max_length: int) -> None:
+    tokenizer = letter_tokenizer(bos=True)
+    row = PromptFormat.from_tokenizer(tokenizer).encode(says("abcdefghijklmnopq", "xy"), max_length)
+    expected = truncated(says("abcdefghijklmnopq"), [answer("xy")], max_length - 1)  # one place is BOS's
+    ((ids, trained, cuts),) = expected.sides(max_length - 1)
+    assert row.input_ids == [tokenizer.bos_token_id, *ids] and row.trained == [False, *trained]
+    assert (row.dropped_turns, row.cut_prompt, row.cut_response) == cuts
+
+
+@pytest.mark.parametrize("max_length", [12, 20, 25, 30])
+def test_what_stands_between_the_last_question_and_the_answer_stays(max_length: int) -> None:
+    """Two assistant's turns in a row: the first is neither cut nor lost with the question's start."""
+    messages = [*says("x" * 20, "first"), *answer("last")]
+    row = FORMAT.encode(messages, max_length)
+    ((ids, trained, cuts),) = truncated(messages[:2], [messages[2:]], max_length).sides(max_length)
+    assert (row.input_ids, row.trained) == (ids, trained)
+    assert (row.dropped_turns, row.cut_prompt, row.cut_response) == cuts
 
 
 def test_tokens_that_merge_otherwise_at_the_new_beginning_are_looked_at_again() -> None:
@@ -512,7 +558,7 @@ def test_what_is_lost_is_counted_by_its_reason(monkeypatch: pytest.MonkeyPatch) 
         {"prompt": system + says("hi"), "chosen": "a", "rejected": "b"},  # no room
         ROWS[0],
         {"prompt": "hi", "chosen": "z" * 20 + "a", "rejected": "z" * 20 + "b"},  # equal
-        {"prompt": "hi", "chosen": "same", "rejected": "same"},
+        *[{"prompt": "hi", "chosen": "same", "rejected": "same"}] * 2,
         {"prompt": system + says("ho"), "chosen": "a", "rejected": "b"},  # no room
         ROWS[3],
     ]
@@ -520,14 +566,14 @@ def test_what_is_lost_is_counted_by_its_reason(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(response_groups, "ROWS_PER_CALL", rows_per_call)
         dataset = groups_of(rows, 16)
         assert dataset.summary.drop_reasons == {
-            "identical responses": 1,
+            "identical responses": 2,
             "no room for a response": 2,
             "equal after truncation": 1,
         }
-        assert (dataset.summary.rows, dataset.summary.kept, dataset.summary.dropped) == (6, 2, 4)
+        assert (dataset.summary.rows, dataset.summary.kept, dataset.summary.dropped) == (7, 2, 5)
         check(dataset, 0, *EXPECTED[0])
         check(dataset, 1, *EXPECTED[3])
-        assert [dataset.where(i) for i in range(2)] == ["row 1", "row 5"]
+        assert [dataset.where(i) for i in range(2)] == ["row 1", "row 6"]
     alone = groups_of([rows[0], {"prompt": "hi", "completion": "b", "label": True}], 16, kind="unpaired")
     assert alone.summary.drop_reasons == {"no room for a response": 2} and len(alone) == 1
 
@@ -548,7 +594,9 @@ def test_what_is_lost_is_counted_by_its_reason(monkeypatch: pytest.MonkeyPatch) 
             200,
             r"\(1 one response only\): a response is compared with others .* train-reward --objective scores",
         ),
-        ([ROWS[0], ROWS[3], ROWS[0] | {"prompt": "REFUSED"}], 200, "^row 2: .*not this"),
+        ([ROWS[0], ROWS[3], ROWS[0] | {"prompt": "REFUSED"}], 200, r"^row 2: .*not this"),
+        ([ROWS[0], ROWS[3], ROWS[1], ROWS[0] | {"prompt": "REFUSED"}], 200, r"^row 3: .*not this"),
+        ([ROWS[0], {"prompt": "hi", "chosen": "a"}], 200, r"^row 1: expected the columns of preference data"),
     ],
 )
 def test_where_nothing_is_left_or_a_row_is_refused_one_line_says_so(
@@ -558,6 +606,21 @@ def test_where_nothing_is_left_or_a_row_is_refused_one_line_says_so(
     with pytest.raises(UserError, match=message) as error:
         groups_of(rows, max_length)
     assert "\n" not in str(error.value)
+
+
+def test_rows_are_found_as_their_source_names_them() -> None:
+    rows = Rows([Source("a.jsonl", ROWS, [f"line {i + 1}" for i in range(4)])])
+    assert groups_of(rows).where(2) == "a.jsonl line 3"  # type: ignore[arg-type]
+
+
+def test_the_cache_knows_one_setting_from_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "SMALLEST", 1)
+    for limits in ({}, {"max_length": 48}, {"max_length": 48, "max_prompt_length": 12}, {"kind": "unpaired"}):
+        made, read = groups_of(ROWS, **limits), groups_of(ROWS, **limits)
+        assert made.lengths == read.lengths and made.summary == read.summary
+        with monkeypatch.context() as patch:
+            patch.setattr(cache, "SMALLEST", 10**6)
+            assert groups_of(ROWS, **limits).lengths == made.lengths  # as without a cache
 
 
 def test_the_defaults_are_pairs_of_512_tokens_and_a_limit_of_0_is_none() -> None:
