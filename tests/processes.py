@@ -36,7 +36,7 @@ def start_two(worker: Path, *arguments: str, **environment: str) -> subprocess.C
             **os.environ,
             "ACCELERATE_USE_CPU": "true",
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": f"{ROOT}:{ROOT}/src",
+            "PYTHONPATH": f"{ROOT}:{ROOT}/src:{os.environ.get('PYTHONPATH', '')}",
             **environment,
         },
         capture_output=True,
