@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+from auto_bot_tuner.sft import SFTConfig, SFTTrainer
 from auto_bot_tuner.training.batching import epoch_order
 from tests.preference_runs import Pairs, dpo_trainer, word_tokenizer
 from tests.reward_runs import Groups, random_groups, small_reward_model, small_reward_trainer
-from tests.training_runs import STOP, VOCABULARY, logged, random_rows, small_model, small_trainer
+from tests.training_runs import SHORT_RUN, STOP, VOCABULARY, logged, random_rows, small_model, small_trainer
 
 Log = list[dict[str, float]]
 SETTINGS: dict[str, Any] = {"learning_rate": 1e-2, "weight_decay": 0.1, "max_grad_norm": 1.0}
@@ -76,6 +78,16 @@ def trl_sft(folder: Path, micro_batch: int = 8, lora: bool = False) -> Log:
     config = trl.SFTConfig(**one_epoch(folder, micro_batch), **SETTINGS)
     model, tokenizer = small_model(lora), small_tokenizer()
     return run(trl.SFTTrainer(model=model, args=config, train_dataset=dataset, processing_class=tokenizer))
+
+
+def first_losses(folder: Path, model: Callable[[], Any], rows: list[dict[str, torch.Tensor]]) -> tuple[float, float]:
+    """The loss that TRL's trainer logs of its first step on these rows, and the one that ours does."""
+    dataset = Dataset.from_list([{name: row[name].tolist() for name in ("input_ids", "labels")} for row in rows])
+    config = trl.SFTConfig(**one_epoch(folder / "trl", 8), **SETTINGS)
+    theirs = trl.SFTTrainer(model=model(), args=config, train_dataset=dataset, processing_class=small_tokenizer())
+    settings: dict[str, Any] = {**SHORT_RUN, **SETTINGS, **STEADY, "output_dir": str(folder / "ours"), "max_steps": 1}
+    SFTTrainer(model(), word_tokenizer(), rows, None, SFTConfig(**settings)).train()
+    return run(theirs)[0]["loss"], steps(folder / "ours")[0]["loss"]
 
 
 # ---- reward models ----
