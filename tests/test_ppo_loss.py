@@ -231,6 +231,7 @@ def test_the_first_step_has_no_loss_but_a_gradient() -> None:
         (1.0, 0.0, 0.2, 0.5, 1.0),  # moved away: the larger error counts
         (0.1, 2.0, 0.2, 0.5 * 1.9**2, -1.9),  # within the clip
         (1.0, 2.0, 0.0, 0.5, -1.0),  # no clip
+        (1.0, 0.75, 0.5, 0.5 * 0.25**2, 0.125),  # both are as wrong, on either side: half of its gradient is left
     ],
 )
 def test_values_get_no_credit_beyond_the_clip(
