@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fuzzing import damaged, lawful, quick, texts, thorough, values
+from tests.fuzzing import Outcome, damaged, lawful, quick, texts, thorough, values
 
 ROLES = ("system", "user", "assistant", "human", "gpt", "tool", "", "User")
 turns = st.lists(
@@ -112,14 +112,15 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def look(name: str, content: bytes, way: str) -> None:
+def look(name: str, content: bytes, way: str) -> Outcome:
     """The command keeps the law, and leaves the file as it was."""
     Path(name).write_bytes(content)
     limits = ["--max-length", "64"] if way.startswith("inspect") else ["--max-samples", "3"]
     few = ["--max-new-tokens", "4"] if "accuracy" in way else []
     try:
-        lawful([*way.split(), "--model", "tiny", "--dataset", name, *limits, *few])
+        done = lawful([*way.split(), "--model", "tiny", "--dataset", name, *limits, *few])
         assert Path(name).read_bytes() == content and len(list(Path().iterdir())) == 1
+        return done
     finally:
         for left in Path().iterdir():
             left.unlink()
@@ -150,11 +151,24 @@ FOUND = [
     ("rows.jsonl", b'{"text": "a", "text": "b"}', "inspect --method sft"),
     ("rows.csv", b"instruction,instruction,output\na,b,c\n", "inspect --method sft"),
 ]
+DOUBLED = [
+    ("rows.jsonl", b'{"text": "a"}\n{"text": "a", "text": "b"}', "rows.jsonl line 2: the key 'text' stands twice"),
+    ("rows.json", b'[{"text": "a", "text": "b"}]', "rows.json: the key 'text' stands twice"),
+    ("rows.jsonl", b'{"messages": [{"role": "user", "role": "system"}]}', "line 1: the key 'role' stands twice"),
+    ("rows.csv", b"text,more,text\na,b,c\n", "rows.csv line 1: column 'text' stands twice"),
+]
 
 
 @pytest.mark.parametrize("file", FOUND)
 def test_what_was_found(desk: Path, file: tuple[str, bytes, str]) -> None:
     look(*file)
+
+
+@pytest.mark.parametrize(("name", "content", "told"), DOUBLED)
+def test_what_stands_twice_is_refused(desk: Path, name: str, content: bytes, told: str) -> None:
+    """Python's readers keep the last and say nothing."""
+    done = look(name, content, "inspect --method sft")
+    assert done.code == 1 and told in done.err, done
 
 
 @quick(30)
