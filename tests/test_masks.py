@@ -348,7 +348,7 @@ def test_how_many_turns_go_is_found_in_two_looks_however_many_there_are(
     """Each look writes and tokenises the conversation anew: one too few, then the first that fits."""
     looks: list[int] = []
     encode_batch = FORMAT.encode_batch
-    messages = says(*("a" * (1 + 7 * i % 11) for i in range(12)))
+    messages = says(*("a" * (1 + (7 * i + 10) % 11) for i in range(12)))
     if system:
         messages = [{"role": "system", "content": system}, *messages]
     whole = len(written(messages)[0])
