@@ -23,9 +23,11 @@ from auto_bot_tuner.estimation.probe import logits_of, saved_by, untouched
 from auto_bot_tuner.estimation.rollouts import Written, base_of
 from auto_bot_tuner.estimation.time import Duration
 from auto_bot_tuner.rollouts.trainer import OnPolicyTrainer
+from auto_bot_tuner.training import engine
 from auto_bot_tuner.training.batching import Batch, cut_by_tokens, epoch_order, longest_sequence
 from auto_bot_tuner.training.config import ModelConfig
 from auto_bot_tuner.training.loop import Trainer
+from auto_bot_tuner.utils.errors import UserError
 from auto_bot_tuner.utils.lora import adaptable_layers, choose_targets
 
 SEARCHED_STEPS = 2000  # for the largest micro-batch
@@ -47,6 +49,11 @@ def dry_run(trainer: Trainer) -> DryRun:
     Raises:
         UserError: what the run itself would end with, in its rows, its models or its rewards.
     """
+    if engine.is_sharded(trainer.accelerator) or engine.is_partitioned(trainer.accelerator):
+        raise UserError(
+            "--dry-run measures one process that holds everything: start it without accelerate; what FSDP and "
+            "DeepSpeed divide is in docs/scaling.md"
+        )
     trainer.check_data()
     device = trainer.accelerator.device
     available = memory_of.available(device)
