@@ -91,7 +91,8 @@ class Trial:
         assert "Traceback" not in outcome.said and "unexpected" not in outcome.said, outcome.said
         if settings.get("resume") and self.is_damaged and "resumed from" in outcome.said:
             assert f"damaged, passed over: {self.is_damaged}" in outcome.said.replace("\n", " "), outcome.said
-        if self.is_damaged and is_sound(self.folder / self.is_damaged):  # written anew
+        victim = self.folder / self.is_damaged
+        if self.is_damaged and (is_sound(victim) or not victim.exists()):  # written anew, or pruned
             self.is_damaged = ""
         return outcome
 

@@ -86,7 +86,7 @@ def test_what_is_deleted_loses_its_name_first(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(shutil, "rmtree", killed)
     with pytest.raises(KeyboardInterrupt):
-        run_folder.prune(tmp_path, 1, None)
+        run_folder.prune(tmp_path, 1, None, 2)
     monkeypatch.undo()
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-2"] and is_sound(tmp_path / "checkpoint-2")
     clear_away(tmp_path)
@@ -137,6 +137,18 @@ def test_damage_is_found(tmp_path: Path, how: str) -> None:
     assert is_whole(tmp_path) == (how in ("one bit", "one digit"))  # what only reading it all finds
 
 
+def test_damaged_checkpoints_of_later_steps_do_not_push_out_the_good_ones(tmp_path: Path) -> None:
+    for step in (10, 20, 30, 13):  # resumed from 10, and stopped after 13
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"weights")
+        write_state(folder, {"step": step})
+        if step > 13:
+            (folder / "model.safetensors").write_bytes(b"flipped")
+    run_folder.prune(tmp_path, 2, None, 13)
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-10", "checkpoint-13"]
+
+
 def test_a_checkpoint_of_before_the_checksums_is_taken_by_its_sizes(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     (tmp_path / STATE_FILE).write_text(json.dumps({"step": 7, "files": {"model.safetensors": 7}}))
@@ -161,6 +173,20 @@ def test_the_mark_of_a_dead_process_holds_nobody_up(tmp_path: Path) -> None:
     for text in ("", "no number", "-4\nx", "99999999999999\n2"):
         (tmp_path / LOCK).write_text(text)
         assert owner_of(tmp_path) is None
+
+
+def test_of_two_runs_that_begin_at_once_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one marks the folder after this one has looked, and before it has written."""
+    config = small_trainer(tmp_path).config
+    parent = os.getppid()
+
+    def look(_: Any) -> None:
+        (tmp_path / LOCK).write_text(f"{parent}\n{birth_of(parent):.2f}\n")
+
+    monkeypatch.setattr(run_folder, "check_run_folder", look)
+    with pytest.raises(UserError, match="another run has just begun"):
+        open_run_folder(config)
+    assert owner_of(tmp_path) == parent
 
 
 def test_a_run_killed_before_its_first_checkpoint_says_how_to_start_anew(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def save_checkpoint(trainer: Trainer) -> Path:
                 for rank, rng in enumerate(rngs):
                     save_file(rng, folder / f"rng-{rank}.safetensors")
                 write_state(folder, {**state.as_dict(), **trainer.extra_state()})
-        prune(run, trainer.config.save_total_limit, state.best_step)
+        prune(run, trainer.config.save_total_limit, state.best_step, state.step)
 
     trainer.on_main(write)
     return target

@@ -12,9 +12,14 @@ CLOCK_STEP = 5.0  # seconds by which a process's birth may seem to move, when th
 
 
 def claim(folder: Path) -> None:
-    """Mark the folder as this process's."""
+    """Mark the folder as this process's.
+
+    Raises:
+        UserError: another run has marked it since `check_run_folder` looked.
+    """
     lock = folder / LOCK
-    lock.unlink(missing_ok=True)  # of a process that is no more: `check_run_folder` has looked
+    if owner_of(folder) in (None, os.getpid()):  # of a process that is no more, or of an earlier run of ours
+        lock.unlink(missing_ok=True)
     try:
         with lock.open("x", encoding="utf-8") as file:
             file.write(f"{os.getpid()}\n{birth_of(os.getpid()):.2f}\n")

@@ -231,7 +231,7 @@ class Run:
         final = self.folder / "final"
         self.trainer.on_main(self.trainer.save_final, final, metrics)
         if self.trainer.is_main:  # once more: the run may have been killed while it deleted
-            prune(self.folder, self.config.save_total_limit, state.best_step)
+            prune(self.folder, self.config.save_total_limit, state.best_step, state.step)
         self.trainer.accelerator.wait_for_everyone()
         self.trainer.module.eval()
         self.emit("save", {"path": str(final)})

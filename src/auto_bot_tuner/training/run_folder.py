@@ -134,7 +134,11 @@ def leftovers(folder: Path) -> list[Path]:
 def checkpoints(folder: Path) -> list[Path]:
     """`checkpoint-N` folders, oldest first."""
     found = [path for path in folder.glob("checkpoint-*") if NUMBERED.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def newest_checkpoint(folder: Path, is_good: Callable[[Path], bool] = is_whole) -> Path | None:
@@ -176,11 +180,16 @@ def written_aside(target: Path, go_on: str = "--resume") -> Iterator[Path]:
         shutil.rmtree(outgoing, ignore_errors=True)
 
 
-def prune(folder: Path, keep: int, best_step: int | None) -> None:
-    """Delete the oldest checkpoints beyond `keep` newest ones; the best one stays. 0 keeps all."""
+def prune(folder: Path, keep: int, best_step: int | None, step: int) -> None:
+    """Delete the oldest checkpoints beyond `keep` newest ones; the best one stays. 0 keeps all.
+
+    Args:
+        step: where the run is. Checkpoints of later steps are damaged, as it was resumed from one before them: they
+            must not push out the good ones.
+    """
     if keep == 0:
         return
-    newest = [path for path in checkpoints(folder) if is_whole(path)][-keep:]
+    newest = [path for path in checkpoints(folder) if step_of(path) <= step and is_whole(path)][-keep:]
     for path in checkpoints(folder):
         if path not in newest and path.name != f"checkpoint-{best_step}":
             remove(path)

@@ -33,13 +33,13 @@ def is_sound(checkpoint: Path) -> bool:
     """`is_whole`, and every file reads back as what was written: a disk may flip a bit, and the size stays."""
     if not is_whole(checkpoint):
         return False
-    record = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
-    if "checksums" not in record:  # written before there were any
-        return True
-    said = record.pop("checksum", None)
     try:
+        record = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+        if "checksums" not in record:  # written before there were any
+            return True
+        said = record.pop("checksum", None)
         return bool(said == zlib.crc32(as_json(record)) and record["checksums"] == checksums(checkpoint))
-    except OSError:  # a bad sector
+    except OSError:  # a bad sector, or another process prunes
         return False
 
 
