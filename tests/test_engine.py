@@ -294,5 +294,19 @@ def test_weights_laid_out_for_few_rows_write_the_same_and_are_given_back(
     assert all(found[name] is weight and weight.stride() == strides for name, (weight, strides) in own.items())
 
 
+def test_two_that_write_with_one_model_at_a_time_give_its_own_weights_back(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As two threads may: the second begins while the first one's copies are there, and ends after it."""
+    monkeypatch.setattr(weight_layout, "COPIED_BYTES", range(2**30))
+    own = dict(model.named_parameters())
+    first, second = (weight_layout.laid_out_for_few_rows(model) for _ in range(2))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert all(weight is own[name] for name, weight in model.named_parameters())
+
+
 def own_head(own: dict[str, Any]) -> torch.Tensor:
     return next(weight for name, (weight, _) in own.items() if name in ("lm_head.weight", "transformer.wte.weight"))

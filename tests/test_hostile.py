@@ -8,14 +8,20 @@ import pickle
 import re
 import shutil
 import struct
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import GPTJConfig
 
 from auto_bot_tuner.assets import bundled_model
 from auto_bot_tuner.data import chat_template
 from auto_bot_tuner.rewards import verifiers
+from auto_bot_tuner.utils.errors import UserError
+from auto_bot_tuner.utils.weight_files import check_sizes
 from tests.evaluations import write_rows
 from tests.fuzzing import Outcome, lawful
 
@@ -197,6 +203,17 @@ def test_a_config_of_a_larger_model_than_the_weights(desk: Path) -> None:
     for name in tried:
         changed("config.json", **{**original, name: SIZES[name]})
         refused("evaluate perplexity --model model --dataset rows.jsonl", "config.json")
+
+
+@pytest.mark.parametrize(("positions", "passes"), [(2048, True), (10**10, False)])
+def test_positions_that_stand_in_no_file_may_be_more_than_any_side_of_the_weights(
+    positions: int, passes: bool, tmp_path: Path
+) -> None:
+    """GPT-J's are rotations; of a small one with an alphabet of bytes there are more than of anything else."""
+    architecture = GPTJConfig(vocab_size=300, n_positions=positions, n_embd=64, n_layer=2, n_head=4, rotary_dim=8)
+    save_file({f"layer.{i}": torch.zeros(300, 64) for i in range(2)}, tmp_path / "model.safetensors")
+    with nullcontext() if passes else pytest.raises(UserError, match="n_positions"):
+        check_sizes("mine", architecture, tmp_path)
 
 
 def test_an_index_that_leads_out_of_the_folder(desk: Path) -> None:

@@ -41,5 +41,9 @@ def laid_out_for_few_rows(model: Any) -> Iterator[None]:
 
 
 def is_plain(weight: torch.Tensor) -> bool:
-    """Whether it is a matrix of numbers and nothing else: neither quantised, nor a shard of one, nor on a GPU."""
-    return type(weight) is nn.Parameter and weight.ndim == 2 and weight.dtype == torch.float32 and weight.is_cpu
+    """Whether it is a matrix of numbers and nothing else: neither quantised, nor a shard of one, nor on a GPU.
+
+    Nor such a copy: of two threads that write with one model, the second would give back the first one's copies.
+    """
+    is_numbers = type(weight) is nn.Parameter and weight.dtype == torch.float32 and weight.is_cpu
+    return is_numbers and weight.ndim == 2 and weight.is_contiguous() and min(weight.shape) > 1

@@ -85,6 +85,8 @@ def check_sizes(name: str, architecture: Any, folder: Path) -> None:
     shapes = [shape for path in weight_files(folder) for shape in shapes_in(path).values()]
     text = architecture.get_text_config()
     limits = dict.fromkeys(WIDTHS, max((side for shape in shapes for side in shape), default=0))
+    if text.model_type in ("gptj", "codegen"):  # their positions are a table of sines, which is in no file
+        limits["n_positions"] = 2**20
     for setting, largest in (limits | {"num_hidden_layers": len(shapes)}).items():
         value = getattr(text, setting, None)
         if isinstance(value, int) and value > largest:
