@@ -47,6 +47,7 @@ def closing_words(summary: dict[str, Any], use: str, shown: Sequence[str]) -> st
     figures = "".join(
         f", evaluation {name} {summary[f'eval_{name}']:.4f}" for name in shown if f"eval_{name}" in summary
     )
+    steps = "step" if summary["steps"] == 1 else "steps"
     skipped = int(summary.get("skipped_steps", 0))
     if skipped == summary["steps"]:
         figures += ". Every step was skipped, there was nothing to learn from: the model is what it was"
@@ -54,7 +55,7 @@ def closing_words(summary: dict[str, Any], use: str, shown: Sequence[str]) -> st
         figures += f"; of the steps {skipped:,} had nothing to learn from and left the model as it was"
     return "\n".join(
         [
-            f"Trained {summary['steps']:,} steps, {summary['tokens']:,} tokens in {summary['seconds']:.0f} s "
+            f"Trained {summary['steps']:,} {steps}, {summary['tokens']:,} tokens in {summary['seconds']:.0f} s "
             f"({summary['tokens_per_second']:,.0f} tokens/s){figures}.",
             f"The model is in {summary['final']}; {use.format(summary['final'])}",
             *report_line(Path(summary["final"]).parent),

@@ -115,8 +115,8 @@ def carry_out(
     say(understood or describe(trainer.train_dataset))
     say(describe_run(trainer))
     if trainer.total_steps < FEW_STEPS:
-        steps = "1 step" if trainer.total_steps == 1 else f"{trainer.total_steps} steps"
-        say(f"few steps        {steps} teach little: raise --epochs or lower --grad-accum until there are some dozen")
+        steps = "1 step teaches" if trainer.total_steps == 1 else f"{trainer.total_steps} steps teach"
+        say(f"few steps        {steps} little: raise --epochs or lower --grad-accum until there are some dozen")
     if dry_run:
         say(describe_dry_run(trainer))
     else:

@@ -99,7 +99,8 @@ def render(tokenizer: Any, template: str, conversations: list[Conversation], ope
 
     Raises `ConversationError` with the position of the first conversation that the template refuses.
     """
-    from jinja2 import TemplateError
+    from jinja2 import TemplateError, TemplateSyntaxError
+    from jinja2.exceptions import SecurityError
 
     def apply(batch: list[Conversation]) -> list[str]:
         return list(
@@ -124,6 +125,9 @@ def render(tokenizer: Any, template: str, conversations: list[Conversation], ope
                 apply([conversation])
             except refusals as error:
                 reason = shorten(" ".join(str(error).split()) or type(error).__name__, 200, placeholder=" …")
+                if isinstance(error, (TemplateSyntaxError, SecurityError)):  # of every row: none can be mended
+                    cure = f"mend it or use {USE_BUILT_IN}"
+                    raise UserError(f"the chat template cannot run ({reason}): {cure}") from error
                 raise ConversationError(
                     index, f"the chat template refuses this conversation ({reason}); mend the row or use {USE_BUILT_IN}"
                 ) from error

@@ -83,9 +83,10 @@ def one_line(box: str, program: str, arguments_class: Any = None) -> str:
 def _from_pydantic(complaint: str, flags: dict[str, str]) -> str:
     """`Error parsing training: 1 validation error for SFTConfig learning_rate Input should be …` as a sentence."""
     pattern = (
+        # Of several wrong fields the first is named, up to the end of its own value.
         # A complaint about several fields at once (from a validator of the whole class) names none of them first.
         r"validation errors? for \w+ (?:(?P<field>(?!Value error,)\S+) )?(?:Input |Value error, )?(?P<message>.*?)"
-        r" \[type=.*?input_value=(?P<value>.*), input_type"
+        r" \[type=.*?input_value=(?P<value>.*?), input_type"
     )
     found = re.search(pattern, complaint)
     if not found:

@@ -175,6 +175,7 @@ def _suggestion(key: str, method: str, section: str = "") -> str:
     spellings = {
         setting.flag.strip("-").replace("-", "_"): f"{name}.{setting.name}" for name, setting in reversed(settings)
     }
+    spellings["lr"] = "training.learning_rate"  # what everybody calls it; its letters are nearer to others
     spellings |= {setting.name: f"{name}.{setting.name}" for name, setting in reversed(settings)}
     near = nearest(key, spellings) or nearest(key, SECTIONS)
     if near:
