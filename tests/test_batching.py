@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auto_bot_tuner.data.response_groups import Group
@@ -81,6 +81,7 @@ def test_no_two_of_many_seeds_and_epochs_share_an_order() -> None:
 # ---- cuts ----
 
 
+@settings(max_examples=40, deadline=None)
 @given(LENGTHS, st.integers(1, 100))
 def test_cuts_hold_each_row_once_by_length_within_the_budget_and_none_too_early(
     lengths: list[int], budget: int
@@ -98,6 +99,7 @@ def test_a_cut_may_fill_the_budget_to_the_last_token() -> None:
     assert cut_by_tokens([0, 1, 2], [5, 5, 5], 10) == [[0, 1], [2]]
 
 
+@settings(max_examples=40, deadline=None)
 @given(LENGTHS, st.integers(1, 60), st.integers(1, 5))
 def test_shared_cuts_are_as_many_for_each_process_and_hold_the_same_rows(
     lengths: list[int], budget: int, processes: int
@@ -123,6 +125,7 @@ def test_the_cut_with_the_most_padded_tokens_is_halved() -> None:
     assert share_between([[0]], lengths, 3) == [[0], [], []]
 
 
+@settings(max_examples=40, deadline=None)
 @given(LENGTHS, st.integers(1, 7), st.integers(1, 4))
 def test_the_processes_of_an_evaluation_see_each_row_once_between_them(
     lengths: list[int], batch_size: int, processes: int
@@ -154,6 +157,7 @@ def test_rows_may_be_plain_lists() -> None:
     assert (batch["input_ids"].tolist(), batch["labels"].tolist(), batch.weight) == ([[1, 2]], [[-100, 2]], 1)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(LENGTHS, min_size=1, max_size=8), st.randoms())
 def test_what_is_in_a_row_comes_out_of_its_batch(rows: list[list[int]], random: Any) -> None:
     dataset = [
