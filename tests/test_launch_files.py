@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from auto_bot_tuner.training import sharding, zero
+from auto_bot_tuner.training import engine, sharding, zero
 from auto_bot_tuner.utils.errors import UserError
 from tests.processes import ROOT
+from tests.rl_runs import ppo_trainer
 from tests.training_runs import logged
 
 FILES = sorted((ROOT / "configs" / "launch").glob("*.yaml"))
@@ -82,6 +83,17 @@ def test_what_does_not_go_together_is_refused(
     set_environment(ROOT / "configs" / "launch" / "fsdp.yaml", monkeypatch)
     with pytest.raises(UserError, match=cure):
         sharding.check_settings(precision, compiles)
+
+
+@pytest.mark.parametrize("asked", ["is_sharded", "is_partitioned"])
+def test_ppo_with_its_two_trained_models_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: str
+) -> None:
+    monkeypatch.setattr(engine, asked, lambda _: True)
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
+    with pytest.raises(UserError, match=r"PPO trains two models.*ddp\.yaml and --lora, or use GRPO"):
+        ppo_trainer(tmp_path)
 
 
 @pytest.mark.long
