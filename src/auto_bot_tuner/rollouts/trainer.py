@@ -139,7 +139,7 @@ class OnPolicyTrainer(RolloutPasses):
     def write_and_score_here(
         self, dataset: Any, prompts: Sequence[int], samples: int, number: int
     ) -> tuple[Rollout, dict[str, float]]:
-        """Steps 1 to 3 in this process alone: no other is waited for, none waits."""
+        """Steps 1 to 3 in this process. None waits for another, but that sharded weights are first gathered by all."""
         started = time.perf_counter()
         with self.whole_weights():
             with self.accelerator.autocast():

@@ -26,8 +26,6 @@ from auto_bot_tuner.training.durable import GONE, remove, replace, sync, sync_tr
 from auto_bot_tuner.training.lineage import read_record
 from auto_bot_tuner.training.lock import LOCK as LOCK
 from auto_bot_tuner.training.lock import claim, owner_of
-from auto_bot_tuner.training.soundness import STATE_FILE as STATE_FILE
-from auto_bot_tuner.training.soundness import file_sizes as file_sizes
 from auto_bot_tuner.training.soundness import is_whole
 from auto_bot_tuner.utils.errors import UserError
 

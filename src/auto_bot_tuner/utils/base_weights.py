@@ -80,7 +80,7 @@ def load_weights(
             output_loading_info=True,
             **(four_bits(device) if config.load_in_4bit else {}),
         )
-    except torch.OutOfMemoryError as error:
+    except (torch.OutOfMemoryError, MemoryError) as error:
         raise UserError(
             f"{source.name} does not fit into the memory of {device}: use a smaller model, bfloat16 or load_in_4bit"
         ) from error
