@@ -320,7 +320,8 @@ def test_what_is_not_given_is_as_the_settings_have_it() -> None:
     simpo = dpo_loss(*sums, 2.0, "simpo", simpo_gamma=config.simpo_gamma, **lengths)[0]
     assert torch.equal(dpo_loss(*sums, 2.0, "simpo", **lengths)[0], simpo)
     answers = sums[0], sums[2], torch.arange(B) < 3, torch.tensor(0.3)
-    assert torch.equal(kto_loss(*answers)[0], kto_loss(*answers, config.beta)[0])
+    weights = {"desirable_weight": config.desirable_weight, "undesirable_weight": config.undesirable_weight}
+    assert torch.equal(kto_loss(*answers)[0], kto_loss(*answers, config.beta, **weights)[0])
 
 
 def test_log1mexp_keeps_its_digits_from_one_end_to_the_other() -> None:
