@@ -8,6 +8,7 @@ between prompt and answer cannot drift. Next station: `truncation.py`, then `sft
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from auto_bot_tuner.data import truncation
@@ -18,6 +19,7 @@ from auto_bot_tuner.data.chat_template import (
     choose_template,
     render,
 )
+from auto_bot_tuner.data.rows import no_search_for_cycles
 from auto_bot_tuner.data.tokenization import MARK, Segment, SegmentTokenizer
 from auto_bot_tuner.utils.errors import UserError
 
@@ -109,7 +111,8 @@ class PromptFormat:
         Raises `ConversationError` (with the position in the batch) where the template refuses a conversation or
         rewrites earlier turns.
         """
-        encoded = self._encode_segments(self._segments(conversations, open_turn=False))
+        with no_search_for_cycles():
+            encoded = self._encode_segments(self._segments(conversations, open_turn=False))
         if max_length is None:
             return encoded
         return [
@@ -166,12 +169,12 @@ class PromptFormat:
     def _encode_segments(self, batch: list[list[Segment]]) -> list[Encoded]:
         rows = []
         for segments, ids in zip(batch, self.segment_tokenizer.encode(batch), strict=True):
-            body = [token for part in ids for token in part]
-            trained = [segment.trained for segment, part in zip(segments, ids, strict=True) for _ in part]
-            input_ids = self.segment_tokenizer.with_bos(body)
-            added = len(input_ids) - len(body)  # 1 where BOS was put in front
             lengths = [len(part) for part in ids]
-            trained = [False] * added + trained
+            input_ids = self.segment_tokenizer.with_bos(list(chain.from_iterable(ids)))
+            added = len(input_ids) - sum(lengths)  # 1 where BOS was put in front
+            trained = [False] * added
+            for segment, length in zip(segments, lengths, strict=True):
+                trained += [segment.trained] * length
             trained[:1] = [False]  # nothing stands before the first token, so nothing predicts it
             rows.append(Encoded(input_ids, trained, [lengths[0] + added, *lengths[1:]]))
         return rows

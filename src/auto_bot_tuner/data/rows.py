@@ -5,8 +5,10 @@ After a shuffle or a mix "row 17" helps nobody; "alpaca.jsonl line 212" does.
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, overload
 
 from auto_bot_tuner.utils.errors import UsageError
@@ -93,6 +95,21 @@ def each_row(dataset: Any) -> Iterator[Any]:
             yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
         else:
             yield from batch
+
+
+@contextmanager
+def no_search_for_cycles() -> Iterator[None]:
+    """Pause Python's garbage collector for one batch: what is made then is freed without it, as it holds no cycles.
+
+    Thousands of young lists would make it walk over everything loaded (torch, models): a tenth of the time.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def whereabouts(dataset: Any) -> Callable[[int], str]:

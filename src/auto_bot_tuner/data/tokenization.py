@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any, NamedTuple
 
 from auto_bot_tuner.data.chat_template import own_bos
@@ -63,24 +64,28 @@ class SegmentTokenizer:
 
     def encode(self, batch: list[list[Segment]]) -> list[list[list[int]]]:
         """Token ids of every segment of every conversation; each distinct text is tokenised once."""
-        plan = [[list(self._pieces(segments, i)) for i in range(len(segments))] for segments in batch]
+        plan = [[self._pieces(segments, i) for i in range(len(segments))] for segments in batch]
         ids = self._tokenise(dict.fromkeys(piece for rows in plan for pieces in rows for piece in pieces))
-        return [[[token for piece in pieces for token in ids[piece]] for pieces in rows] for rows in plan]
+        return [[list(chain.from_iterable(ids[piece] for piece in pieces)) for pieces in rows] for rows in plan]
 
-    def _pieces(self, segments: list[Segment], index: int) -> Iterable[Piece]:
+    def _pieces(self, segments: list[Segment], index: int) -> list[Piece]:
         text = segments[index].text
         before = segments[index - 1].text if index else ""
         if self.rstrip_texts and before.endswith(self.rstrip_texts):
             text = text.lstrip()  # such a token swallows the white space after it (Phi-3)
-        after_special = any(before.endswith(special) for special in self.special_texts)
+        if self.continuation is None and MARK not in text:  # nearly always
+            return [Piece(text, "standard")] if text else []
+        after_special = before.endswith(tuple(self.special_texts))
         continues = bool(before) and (not after_special or self.prefix_scheme == "first")
+        pieces: list[Piece] = []
         for position, part in enumerate(MARKED.split(text)):
             if position % 2:  # the number of a protected text
                 # In two pieces: some vocabularies hold the control token's text as an ordinary word as well.
                 special = self.special_texts[int(part)]
-                yield from (Piece(text, "literal") for text in (special[:1], special[1:]) if text)
+                pieces += [Piece(text, "literal") for text in (special[:1], special[1:]) if text]
             elif part:
-                yield from self._plain(part, continues or position > 0)
+                pieces += self._plain(part, continues or position > 0)
+        return pieces
 
     def _plain(self, text: str, continues: bool) -> Iterable[Piece]:
         if not continues or self.continuation is None:
@@ -93,27 +98,22 @@ class SegmentTokenizer:
         yield from (Piece(text[end:], "standard"),) if end < len(text) else ()
 
     def _tokenise(self, pieces: Iterable[Piece]) -> dict[Piece, list[int]]:
-        """One call per kind of piece; nearly always that is one call."""
+        """One call per kind of piece; nearly always that is one call.
+
+        The backend is asked directly, without offsets or other by-work: transformers would write a dict per text.
+        """
+        backend = self.tokenizer.backend_tokenizer
+        backend.no_truncation()  # over-long texts are our own business (truncation.py)
+        backend.no_padding()
         ids: dict[Piece, list[int]] = {}
         for kind in ("standard", "continued", "literal"):
             of_kind = [piece for piece in pieces if piece.kind == kind]
-            texts = [piece.text for piece in of_kind]
-            if not texts:
+            if not of_kind:
                 continue
-            if kind == "standard" or self.continuation is None:
-                # `verbose=False`: over-long texts are our own business (truncation.py), not a warning's.
-                encoded = self.tokenizer(
-                    texts,
-                    add_special_tokens=False,
-                    split_special_tokens=kind == "literal",
-                    return_attention_mask=False,
-                    return_token_type_ids=False,
-                    verbose=False,
-                )["input_ids"]
-            else:
-                self.continuation.encode_special_tokens = kind == "literal"
-                encoded = [e.ids for e in self.continuation.encode_batch(texts, add_special_tokens=False)]
-            ids.update(zip(of_kind, encoded, strict=True))
+            engine = backend if kind == "standard" or self.continuation is None else self.continuation
+            engine.encode_special_tokens = kind == "literal"
+            encoded = engine.encode_batch_fast([piece.text for piece in of_kind], add_special_tokens=False)
+            ids.update(zip(of_kind, (encoding.ids for encoding in encoded), strict=True))
         return ids
 
 

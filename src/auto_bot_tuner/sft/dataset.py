@@ -9,6 +9,7 @@ are. A row is not padded here: padding belongs to a batch (`training/batching.py
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -126,8 +127,8 @@ class InstructionDataset(Dataset[dict[str, torch.Tensor]]):
                 raise UserError(f"{where}: {error.reason}") from error
             kept += [(start + i, row) for i, row in enumerate(encoded) if any(row.trained)]
         return {
-            "input_ids": np.array([token for _, row in kept for token in row.input_ids], dtype=np.int32),
-            "trained": np.array([t for _, row in kept for t in self._mask(row)], dtype=bool),
+            "input_ids": np.fromiter(chain.from_iterable(row.input_ids for _, row in kept), dtype=np.int32),
+            "trained": np.fromiter(chain.from_iterable(self._mask(row) for _, row in kept), dtype=bool),
             "lengths": np.array([len(row.input_ids) for _, row in kept], dtype=np.int32),
             "row": np.array([index for index, _ in kept], dtype=np.int64),
             "cuts": np.array([(r.dropped_turns, r.cut_prompt, r.cut_response) for _, r in kept]).reshape(-1, 3),
