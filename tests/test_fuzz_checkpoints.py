@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from auto_bot_tuner.assets import bundled_model
 from tests.fuzzing import damaged, lawful, outcome, quick, thorough, tree, values
 
 TRAIN = "--model tiny --max-samples 12 --batch-size 4 --grad-accum 1 --max-steps 2 --save-steps 1 --num-samples 1"
@@ -146,6 +147,26 @@ def inventory(made: Path, name: str, changes: dict[str, bytes | None]) -> None:
             stock.told(run), run.lineage
     finally:
         shutil.rmtree("runs")
+
+
+FOUND = [  # file, what stands in it now, how the refusal names it (empty: the work is done all the same)
+    ("config.json", {"architectures": 3}, "architectures"),
+    ("config.json", {"return_dict": False}, ""),
+    ("config.json", {"output_attentions": True, "output_hidden_states": True}, ""),
+    ("tokenizer_config.json", {"model_max_length": "x"}, "model_max_length"),
+]
+
+
+@pytest.mark.parametrize(("file", "values", "told"), FOUND)
+def test_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, values: Any, told: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = bundled_model("tiny")
+    assert found is not None
+    shutil.copytree(found, "run/final")
+    path = Path("run/final", file)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    done = lawful(WORKS["export"].split())
+    assert (done.code == 1) == bool(told) and told in done.err, done
 
 
 @quick(6)

@@ -48,6 +48,10 @@ def load_architecture(source: ModelSource, trust_remote_code: bool) -> PreTraine
             f"{source.name} is an encoder-decoder ({architecture.model_type}): choose a decoder-only language model "
             "(GPT-2, Llama, Qwen …)"
         )
+    if not isinstance(architecture.architectures, list | tuple | None):  # the one field that nobody else looks at
+        raise cannot_be_loaded(source, TypeError(f"architectures is no list, but {architecture.architectures!r:.40}"))
+    # Whatever its last program wanted to be given: every pass here takes an object, and of that the logits.
+    architecture.return_dict, architecture.output_attentions, architecture.output_hidden_states = True, False, False
     for field, value in vars(architecture).items():
         # GPT-2 says attn_pdrop, Llama attention_dropout, others hidden_dropout: each has its own spelling.
         if ("dropout" in field or field.endswith(("pdrop", "layerdrop"))) and type(value) in (int, float):

@@ -138,6 +138,8 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> PreTrainedTokeni
             f"the tokenizer of {source.name} has no end token (eos_token), so no answer could end: "
             "name one of its tokens as eos_token in tokenizer_config.json"
         )
+    if not isinstance(tokenizer.model_max_length, int | float):  # 1e30 stands for "no limit"
+        raise UserError(f"the tokenizer of {source.name} has a model_max_length that is no number: copy it again")
     if tokenizer.pad_token is None:
         # Batches need some filler. Nothing may tell padding by this id (rule 2): the real end token has it too.
         tokenizer.pad_token = tokenizer.eos_token
