@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import keyword
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -231,7 +232,7 @@ ELSEWHERE = frozenset(
 def unknown_names(text: str) -> Iterator[str]:
     """Names in backticks (`compute_gae`, `Config.field`, `reward_<name>` not) that nothing in the code is called."""
     for code in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text):
-        if NAME.fullmatch(code) and len(code) > 2:
+        if NAME.fullmatch(code) and len(code) > 2 and not keyword.iskeyword(code):
             parts = code.removesuffix("()").split(".")
             if not all(part in identifiers() | ELSEWHERE | OTHER_LIBRARIES | made_of_two() for part in parts):
                 yield code
