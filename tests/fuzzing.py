@@ -90,6 +90,8 @@ def outcome(argv: Sequence[str], seconds: float = PATIENCE) -> Outcome:
             code = stop.code if isinstance(stop.code, int) else -1
         finally:
             main.sys.stdin = stdin
+    if code == 128 + signal.SIGTERM:  # meant for this process: the command took it for its own
+        raise KeyboardInterrupt("terminated")
     return Outcome(code, out.getvalue(), err.getvalue())
 
 

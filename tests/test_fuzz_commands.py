@@ -143,7 +143,7 @@ def parse(argv: list[str]) -> None:
     assert not list(Path().iterdir())
 
 
-@quick(60)
+@quick(40)
 @given(lines(VERBS))
 @example(["train-config", "\n\nHuman: hi\n\nAssistant: yes"])
 @example(["chat", "\0"])
@@ -298,7 +298,7 @@ def read(name: str, text: str) -> None:
             left.unlink()
 
 
-@quick(50)
+@quick(30)
 @given(configs())
 @example(("sft_x.yaml", "method: !!int ''"))
 @example(("sft_x.yaml", f"method: 0x{'f' * 5000}"))
