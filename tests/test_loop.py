@@ -301,6 +301,24 @@ def test_keep_best_puts_the_best_weights_into_final_and_patience_ends_the_run(tm
     assert trainer.evaluate()["eval_loss"] == pytest.approx(evaluations[best], abs=1e-6)
 
 
+def test_damaged_best_weights_do_not_get_into_final(tmp_path: Path) -> None:
+    def flip_a_bit(event: Event) -> None:
+        if event.name == "evaluate" and event.step == 4:
+            weights_file = tmp_path / f"checkpoint-{trainer.state.best_step}" / "model.safetensors"
+            content = weights_file.read_bytes()
+            weights_file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+    trainer = small_trainer(
+        tmp_path, learning_rate=0.5, lr_schedule="constant", max_grad_norm=0.0, max_steps=4, eval_steps=2,
+        keep_best=True,
+    )  # fmt: skip
+    trainer.callbacks.append(flip_a_bit)
+    trainer.train()
+    assert trainer.state.best_step == 0
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(logged(tmp_path)[-1]["eval_loss"], abs=1e-6)
+    assert "checkpoint-0, the best so far, is damaged" in (tmp_path / "notes.jsonl").read_text()
+
+
 def test_a_folder_that_holds_a_run_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
     small_trainer(tmp_path, max_steps=1, save_steps=1).train()
     with pytest.raises(UserError, match="already holds a run") as refusal:

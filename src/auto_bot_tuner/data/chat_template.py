@@ -11,7 +11,7 @@ from typing import Any
 
 from auto_bot_tuner.utils.errors import UserError
 from auto_bot_tuner.utils.paths import expanded
-from auto_bot_tuner.utils.patience import at_most
+from auto_bot_tuner.utils.patience import at_most, memory_at_most
 
 Message = dict[str, str]
 Conversation = list[Message]
@@ -34,6 +34,7 @@ USE_BUILT_IN = "--chat-template builtin"
 MAX_TEMPLATE = 1_000_000  # characters; the longest that models come with have some ten thousand
 # Rendering takes some 50 µs a conversation. On the busiest machine it does not take this long.
 SECONDS, SECONDS_EACH = 10.0, 0.1
+MEMORY = 2 * 2**30  # bytes for the texts of a batch: a template can multiply a text by a billion
 
 
 class ConversationError(UserError):
@@ -70,7 +71,7 @@ def checked(template: str) -> str:
     """A template as one may be written. It is a program of its author's, which comes with models and runs here.
 
     transformers runs it in jinja2's sandbox: it reaches no file, no module and no attribute of Python's own; loops
-    are broken off by `render`. What is left is one operation that takes hours, as 9 ** 9 ** 9 does.
+    and texts of gigabytes are broken off by `render`. What is left is one operation of hours, as 9 ** 9 ** 9 is.
 
     Raises:
         UserError: it is larger than a template is, or takes powers.
@@ -115,7 +116,7 @@ def render(tokenizer: Any, template: str, conversations: list[Conversation], ope
         *(RecursionError, MemoryError),
     )
     too_long = f"the chat template takes forever to write a conversation: use {USE_BUILT_IN}, or another template"
-    with at_most(SECONDS + SECONDS_EACH * len(conversations), too_long):
+    with at_most(SECONDS + SECONDS_EACH * len(conversations), too_long), memory_at_most(MEMORY):
         try:
             return apply(conversations) if conversations else []
         except refusals:
@@ -125,6 +126,8 @@ def render(tokenizer: Any, template: str, conversations: list[Conversation], ope
                 apply([conversation])
             except refusals as error:
                 reason = shorten(" ".join(str(error).split()) or type(error).__name__, 200, placeholder=" …")
+                if isinstance(error, MemoryError):
+                    reason = "it writes more than two gigabytes"
                 if isinstance(error, (TemplateSyntaxError, SecurityError)):  # of every row: none can be mended
                     cure = f"mend it or use {USE_BUILT_IN}"
                     raise UserError(f"the chat template cannot run ({reason}): {cure}") from error

@@ -62,6 +62,8 @@ def _read_json(path: Path) -> Numbered:
     """A list of objects; JSON lines under the name .json are common and understood."""
     lines = _lines(path)
     if not "".join(lines).lstrip().startswith("["):
+        if lines[0].strip() == "{":  # no row of JSON lines begins so
+            raise UserError(f"{path.name} holds one object: give a list of rows, [{{…}}, …], or one row a line")
         return _read_jsonl(path)
     rows = _parse("\n".join(lines), path.name)
     return rows, [f"row {i}" for i in range(len(rows))]

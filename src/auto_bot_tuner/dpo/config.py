@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, NonNegativeFloat, model_validator
 from pydantic.dataclasses import dataclass
 
-from auto_bot_tuner.training.config import STRICT, PositiveFloat, TrainingConfig
+from auto_bot_tuner.training.config import STRICT, Folder, PositiveFloat, TrainingConfig
 
 Loss = Literal["sigmoid", "conservative", "robust", "ipo", "hinge", "simpo", "orpo", "kto"]
 WITHOUT_REFERENCE = ("simpo", "orpo")
@@ -32,7 +32,7 @@ class DPOConfig(TrainingConfig):
     LORA_LEARNING_RATE: ClassVar[float] = 1e-5
 
     # Folder of the run: checkpoints, metrics.jsonl, samples.jsonl, final/.
-    output_dir: str = "checkpoints/dpo"
+    output_dir: Folder = "checkpoints/dpo"
     # Peak learning rate. Empty: 1e-6 for full fine-tuning, 1e-5 for LoRA; try 5e-7 to 5e-6, with LoRA 5e-6 to 5e-5.
     learning_rate: PositiveFloat | None = None
 

@@ -8,7 +8,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, model_valida
 from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.rollouts.config import Clip, OnPolicyConfig
-from auto_bot_tuner.training.config import STRICT, PositiveFloat
+from auto_bot_tuner.training.config import STRICT, Folder, PositiveFloat
 
 Loss = Literal["grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce"]
 WITHOUT_CLIP = ("rloo", "reinforce")  # they use each response once
@@ -23,7 +23,7 @@ class GRPOConfig(OnPolicyConfig):
     LORA_LEARNING_RATE: ClassVar[float] = 1e-5
 
     # Folder of the run: checkpoints, metrics.jsonl, samples.jsonl, final/.
-    output_dir: str = "checkpoints/grpo"
+    output_dir: Folder = "checkpoints/grpo"
     # Peak learning rate. Empty: 1e-6 for full fine-tuning, 1e-5 for LoRA; try 5e-7 to 5e-6, with LoRA 5e-6 to 1e-4.
     learning_rate: PositiveFloat | None = None
 

@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from pydantic.dataclasses import dataclass
 
 from auto_bot_tuner.rollouts.config import Clip, OnPolicyConfig
-from auto_bot_tuner.training.config import STRICT, PositiveFloat, TrainingConfig
+from auto_bot_tuner.training.config import STRICT, Folder, PositiveFloat, TrainingConfig
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -24,7 +24,7 @@ class RewardModelConfig(TrainingConfig):
     HEAD_LEARNING_RATE: ClassVar[float] = 1e-2
 
     # Folder of the run: checkpoints, metrics.jsonl, samples.jsonl, final/.
-    output_dir: str = "checkpoints/reward"
+    output_dir: Folder = "checkpoints/reward"
     # Peak learning rate. Empty: 2e-5 for full fine-tuning, 2e-4 for LoRA, 1e-2 for the head alone; try a third to three
     # times as much.
     learning_rate: PositiveFloat | None = None
@@ -54,7 +54,7 @@ class PPOConfig(OnPolicyConfig):
     LORA_LEARNING_RATE: ClassVar[float] = 3e-5
 
     # Folder of the run: checkpoints, metrics.jsonl, samples.jsonl, final/.
-    output_dir: str = "checkpoints/ppo"
+    output_dir: Folder = "checkpoints/ppo"
     # Peak learning rate. Empty: 3e-6 for full fine-tuning, 3e-5 for LoRA; try 1e-6 to 1e-5, with LoRA 1e-5 to 1e-4.
     learning_rate: PositiveFloat | None = None
     # ---- Settings of PPO ----

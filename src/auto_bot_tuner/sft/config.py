@@ -8,7 +8,7 @@ import tyro
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 from pydantic.dataclasses import dataclass
 
-from auto_bot_tuner.training.config import STRICT, TrainingConfig
+from auto_bot_tuner.training.config import STRICT, Folder, TrainingConfig
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -18,7 +18,7 @@ class SFTConfig(TrainingConfig):
     METHOD: ClassVar[str] = "sft"
 
     # Folder of the run: checkpoints, metrics.jsonl, samples.jsonl, final/.
-    output_dir: str = "checkpoints/sft"
+    output_dir: Folder = "checkpoints/sft"
     # ---- Settings of SFT ----
 
     # NEFTune: noise of this size on the embeddings, against memorising short data (5 to 15). 0: off.

@@ -19,6 +19,7 @@ STRICT = ConfigDict(extra="forbid", validate_assignment=True)
 
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Folder = Annotated[str, Field(min_length=1)]  # an unset "$OUT" would mean the working directory
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -96,7 +97,7 @@ class TrainingConfig:
     # ---- The run and its folder ----
 
     # Folder of the run: checkpoints, metrics.jsonl, samples.jsonl, final/.
-    output_dir: str = "checkpoints/run"
+    output_dir: Folder = "checkpoints/run"
     # Start anew in a folder that already holds a run; what was there is deleted.
     overwrite: bool = False
     # Go on from the newest checkpoint in output_dir.

@@ -106,17 +106,19 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-        if error is not None:
-            stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-            with contextlib.suppress(Exception):  # the error itself is what counts
-                self.write_down("interrupted" if stopped else "failed")
-            with contextlib.suppress(Exception):
-                self.emit("end", {})  # reporters close their files however the run ends
-            if isinstance(error, Interrupted):
-                self.report()
-            if (cause := self.outside_cause(error)) is not None:
-                raise cause from error
+        try:
+            if error is not None:
+                stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+                with contextlib.suppress(Exception):  # the error itself is what counts
+                    self.write_down("interrupted" if stopped else "failed")
+                with contextlib.suppress(Exception):
+                    self.emit("end", {})  # reporters close their files however the run ends
+                if isinstance(error, Interrupted):
+                    self.report()
+        finally:
+            self.close()  # last: a run that begins now must not meet one that still writes
+        if error is not None and (cause := self.outside_cause(error)) is not None:
+            raise cause from error
 
     def outside_cause(self, error: BaseException) -> UserError | None:
         """The line for what is no bug of anybody's: a disk that takes nothing more, a process that is gone."""
@@ -227,7 +229,11 @@ class Run:
             self.evaluate()
         metrics = {**state.metrics, **state.evaluation}
         if self.config.keep_best and state.best_step not in (None, state.step):
-            self.trainer.load_weights(self.folder / f"checkpoint-{state.best_step}")
+            best = self.folder / f"checkpoint-{state.best_step}"
+            if is_sound(best):
+                self.trainer.load_weights(best)
+            else:
+                self.note(f"{best}, the best so far, is damaged: final/ holds the last weights instead")
         final = self.folder / "final"
         self.trainer.on_main(self.trainer.save_final, final, metrics)
         if self.trainer.is_main:  # once more: the run may have been killed while it deleted

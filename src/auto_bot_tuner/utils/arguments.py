@@ -16,7 +16,7 @@ import tyro
 from pydantic import ValidationError
 
 from auto_bot_tuner.utils.errors import UsageError
-from auto_bot_tuner.utils.settings import all_settings, in_one_line, nearest, subcommands
+from auto_bot_tuner.utils.settings import PLAINER, all_settings, in_one_line, nearest, subcommands
 
 # Sections are for reading: `--learning-rate`, not `--training.learning-rate`.
 FLAT = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
@@ -94,7 +94,8 @@ def _from_pydantic(complaint: str, flags: dict[str, str]) -> str:
     if not found["field"]:
         return found["message"]
     field = found["field"].split(".")[0]
-    return f"{flags.get(field, field)} {found['message']}, not {found['value']}"
+    message = PLAINER.get(found["message"], found["message"])
+    return f"{flags.get(field, field)} {message}, not {found['value']}"
 
 
 def _from_union(complaint: str) -> str:

@@ -142,11 +142,15 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return next(iter(difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)), "")
 
 
+PLAINER = {"String should have at least 1 character": "should have a value"}  # pydantic's words: ours
+
+
 def in_one_line(error: ValidationError, spelling: Mapping[str, str] | None = None) -> str:
     """What pydantic found wrong first: `epochs should be greater than 0, not -1`; `spelling` names fields by flags."""
     found = error.errors(include_url=False)[0]
     field = str(found["loc"][0]) if found["loc"] else ""
     inner = "".join(f"[{part}]" for part in found["loc"][1:] if isinstance(part, int))
     message = found["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    message = PLAINER.get(message, message)
     shown = "" if found["type"] in ("value_error", "missing") else f", not {found['input']!r}"
     return f"{(spelling or {}).get(field, field)}{inner} {message}{shown}".strip()
