@@ -6,7 +6,8 @@ machine, and which setting? `python -m auto_bot_tuner.estimation.at_scale` print
 With P weights, L layers of width H, N processes; bytes of a GPU:
 
     trained weight     4 (itself) + 4 (gradient) + 8 (AdamW's two averages) = 16, over N where weights are sharded
-    frozen weight      4, 2 or 0.56 (four bits, and a scale for every 64)
+    frozen weight      4, 2 or 0.52 (four bits, and a scale of eight for every 64: QLoRA, 2305.14314; the embedding
+                       and the head stay in 16 bits)
     whole weights      where they are sharded, gathered: when the model is loaded, while it writes, while it is saved
     activations        34 H of each layer and token in 16 bits (Korthikanti et al. 2022, 2205.05198, without the
                        attention matrix, which nobody stores any more); recomputed: 2 H, and one layer's 34 H
@@ -25,7 +26,7 @@ CHUNK = 2048  # tokens whose logits exist at one time on a GPU
 SHARE = 0.9  # of a GPU's memory: the backward pass makes tensors of its own, and the allocator rounds up
 TOKENS = 4096  # of one forward pass: `micro_batch_tokens`
 WRITTEN = 16384  # tokens of the responses that are written at one time: 16 of 1,024
-BYTES_4BIT = 0.5 + 4 / 64
+BYTES_4BIT = 0.5 + 1 / 64 + 4 / (64 * 256)
 
 
 class Size(NamedTuple):
@@ -40,10 +41,15 @@ class Size(NamedTuple):
     is_tied: bool = False
 
     @property
-    def weights(self) -> int:
+    def linear(self) -> int:
+        """Weights of the layers' matrices: what adapters sit on, and what is rounded to four bits."""
         attention = 2 * self.hidden * (self.hidden + self.kv)
-        layer = attention + 3 * self.hidden * self.inner + 2 * self.hidden
-        return self.layers * layer + self.hidden + (1 if self.is_tied else 2) * self.vocabulary * self.hidden
+        return self.layers * (attention + 3 * self.hidden * self.inner)
+
+    @property
+    def weights(self) -> int:
+        norms = (2 * self.layers + 1) * self.hidden
+        return self.linear + norms + (1 if self.is_tied else 2) * self.vocabulary * self.hidden
 
     @property
     def adapter(self) -> int:
@@ -115,12 +121,19 @@ METHODS = (
 )
 
 
+def base(size: Size, way: Way) -> float:
+    """Bytes of a model that only reads."""
+    if way.bytes_per_frozen < 1:
+        return way.bytes_per_frozen * size.linear + 2 * (size.weights - size.linear)
+    return way.bytes_per_frozen * size.weights
+
+
 def held(size: Size, needs: Needs, way: Way, processes: int) -> float:
     """Bytes of weights, gradients and AdamW's averages that a process holds all the time."""
     if way.is_adapter:
-        total = way.bytes_per_frozen * size.weights + 16 * size.adapter * (needs.trained + needs.frozen)
+        total = base(size, way) + 16 * size.adapter * (needs.trained + needs.frozen)
     else:
-        total = 16 * size.weights * needs.trained + way.bytes_per_frozen * size.weights * needs.frozen
+        total = 16 * size.weights * needs.trained + base(size, way) * needs.frozen
     return total / (processes if way.is_sharded else 1)
 
 
@@ -137,7 +150,7 @@ def logits(size: Size, way: Way) -> float:
 
 def whole(size: Size, way: Way) -> float:
     """What sharded weights take when they are gathered."""
-    return way.bytes_per_frozen * size.weights if way.is_sharded else 0.0
+    return base(size, way) if way.is_sharded else 0.0
 
 
 def peak(size: Size, needs: Needs, way: Way, processes: int) -> float:
