@@ -20,6 +20,7 @@ LITTLE_ROOM = 5 * GIB  # on a disk: a run of a small model with two checkpoints
 TORCH_CURE = "install it again: make clean && make install (AMD: make install-rocm)"
 EXTRAS = {
     "quantization": "QLoRA: --load-in-4bit",
+    "deepspeed": "accelerate launch --config_file configs/launch/deepspeed_zero2.yaml",
     "lm-eval": "evaluate benchmark",
     "gguf": "convert export --format gguf",
     "wandb": "--report-to wandb",

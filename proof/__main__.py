@@ -11,12 +11,13 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread: the same sums in the same order on every run
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["TRANSFORMERS_VERBOSITY"] = "error"
-os.environ["CI"] = "1"  # TRL sends no telemetry then
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if __name__ == "__main__":  # of this process alone: tests import from here
+    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread: the same sums in the same order on every run
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    os.environ["CI"] = "1"  # TRL sends no telemetry then
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch

@@ -300,7 +300,7 @@ def test_a_page_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     before = (folder / "report.html").read_bytes()
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(UserError, match="No space left"):
         write_run_report(folder)
     assert (folder / "report.html").read_bytes() == before
