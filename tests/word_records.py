@@ -34,6 +34,9 @@ MORE = {
         "reward-card": f"python main.py evaluate reward --model {DEMO}/reward/final --dataset tiny-preferences "
         "--plot card.png",
     },
+    "docs/reward-hacking.md": {
+        "reward-hacking-gold": "grep -ho 'eval_reward_gold[^,]*' checkpoints/reward-hacking/no-kl/metrics.jsonl",
+    },
     "docs/evaluation.md": {
         "perplexity-answers-base": "python main.py evaluate perplexity --model tiny --dataset tiny-instructions "
         "--max-samples 200",
