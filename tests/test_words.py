@@ -5,7 +5,6 @@ Commands and snippets run in `test_words_run.py`; here is what needs no run.
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
@@ -128,10 +127,12 @@ def test_names_citations_and_small_counts_are_free():
 
 
 def test_the_section_on_speed_comes_from_the_benchmark_s_record(tmp_path):
+    from benchmarks.results import Record, Result, Spread
     from tests.speed_words import speed_section
 
-    measured = {"speed": {"median": 3.04}, "memory": {"median": 0.21}}
+    figures = {"speed": Spread(3.04, 2.9, 3.1), "memory": Spread(0.21, 0.2, 0.22)}
+    slowest = Result("start-up", {"start-up wall s": Spread(0.5, 0.5, 0.5)})
     path = tmp_path / "cpu.json"
-    path.write_text(json.dumps({"results": {"sft": {"figures": measured, "difference": 1.8e-6}}}))
+    Record({}, "2026-01-01", {"sft": Result("sft", figures, 1.8e-6), "start-up": slowest}).save(path)
     section = speed_section(path)
     assert "| SFT | TRL out of the box | 3.0 times | 0.21 |" in section and "at most 1.8e-06 in float32" in section
