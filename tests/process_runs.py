@@ -96,7 +96,8 @@ def work(folder: Path, names: list[str]) -> None:
             if kind == "zero2":  # also where gathered weights were kept for a backward pass that did not come
                 trainer.evaluate()
                 assert all(hasattr(p, "full_tensor") for p in trainer.model.parameters())
-        print(f"done: {name}", flush=True)
+        # In one write: two processes share this stream, and print sends the line and its end apart.
+        os.write(1, f"done: {name}\n".encode())
 
 
 def choose_sharding(kind: str) -> None:
