@@ -53,12 +53,8 @@ def grpo(
         use_adaptive_entropy=False,
         entropy_coef=entropy_coefficient,
     )
-    ids = torch.zeros(logprobs.shape, dtype=torch.long)
     inputs = {
-        "prompt_ids": ids[:, :1],
-        "prompt_mask": torch.ones_like(ids[:, :1]),
-        "completion_ids": ids,
-        "completion_mask": mask.long(),
+        **written(logprobs, mask),
         "advantages": case[advantages],
         "old_per_token_logps": cleaned(case, "old_logprobs"),
         "ref_per_token_logps": cleaned(case, "reference_logprobs"),
@@ -66,6 +62,17 @@ def grpo(
     }
     loss = trl.GRPOTrainer._compute_loss(trainer, None, inputs)
     return loss, trainer._metrics["train"]
+
+
+def written(logprobs: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Ids of a batch as TRL passes them on; the stubs' log-probabilities (B, R) do not depend on them."""
+    ids = torch.zeros(logprobs.shape, dtype=torch.long)
+    return {
+        "prompt_ids": ids[:, :1],
+        "prompt_mask": torch.ones_like(ids[:, :1]),
+        "completion_ids": ids,
+        "completion_mask": mask.long(),
+    }
 
 
 def rloo(case: dict[str, Any]) -> torch.Tensor:
@@ -76,12 +83,8 @@ def rloo(case: dict[str, Any]) -> torch.Tensor:
         epsilon_low=0.2,
         epsilon_high=0.2,
     )
-    ids = torch.zeros(logprobs.shape, dtype=torch.long)
     inputs = {
-        "prompt_ids": ids[:, :1],
-        "prompt_mask": torch.ones_like(ids[:, :1]),
-        "completion_ids": ids,
-        "completion_mask": mask.long(),
+        **written(logprobs, mask),
         "advantages": case["advantages"],
         "old_logps": logprobs.detach().sum(dim=1),
     }

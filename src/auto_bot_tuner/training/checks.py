@@ -141,13 +141,9 @@ class MoveCheck:
     """Whether the first step moved anything: frozen weights and lost gradients look like training otherwise."""
 
     def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
-        self.name: str
-        self.parameter: nn.Parameter | None
-        self.name, self.parameter = max(
-            parameters.items(), key=lambda item: size_of_gradient(item[1]), default=("", None)
-        )
-        if self.parameter is not None and size_of_gradient(self.parameter) < 0:
-            self.parameter = None
+        sizes = {name: size_of_gradient(parameter) for name, parameter in parameters.items()}
+        self.name = max(sizes, key=lambda name: sizes[name], default="")
+        self.parameter = parameters[self.name] if sizes.get(self.name, -1.0) >= 0 else None
         self.before = None if self.parameter is None else sharding.whole(self.parameter.detach()).clone()
 
     def check(self) -> None:
